@@ -1,0 +1,1 @@
+"""vlm-fastgs: a nerfstudio method plugin (see README.md)."""
