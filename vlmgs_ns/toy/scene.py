@@ -1,0 +1,321 @@
+"""Writes the embedded scene: a furnished room as a nerfstudio data set, a COLMAP model, instance masks and labels.
+
+World frame of every file: metres, z up, the origin in the middle of the floor.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vlmgs_ns.toy.colmap import write_colmap
+from vlmgs_ns.toy.layout import draw_room
+from vlmgs_ns.toy.light import bake
+from vlmgs_ns.toy.points import Points, sample_points, write_ply
+from vlmgs_ns.toy.raycast import Photo, instances, photograph
+from vlmgs_ns.toy.room import Room, SceneObject
+from vlmgs_ns.toy.shapes import Array
+from vlmgs_ns.toy.viewpoints import Pinhole, Viewpoint, draw_viewpoints
+
+WRITER = "vlmgs scene"
+"""Value of ``writer`` in labels.json, by which a folder made here is recognised."""
+_ATTEMPTS = 12
+_SCOUT = (64, 48)
+_SCOUT_PIXELS = 4
+_OPENGL = np.diag([1.0, -1.0, -1.0])
+
+
+@dataclass(frozen=True)
+class SceneSummary:
+    """What was written."""
+
+    path: Path
+    seed: int
+    train: int
+    held_out: int
+    points: int
+    objects: tuple[str, ...]
+    """Names of the labelled objects; the id of ``objects[k]`` in the masks is k + 1."""
+
+
+def write_scene(
+    out: Path,
+    *,
+    seed: int = 0,
+    views: int = 60,
+    width: int = 320,
+    height: int = 240,
+    supersample: int = 2,
+    held_out: int = 12,
+    points: int = 10_000,
+    depth: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> SceneSummary:
+    """Draw the room of ``seed`` and write it to the folder ``out``, all of it or nothing.
+
+    The same arguments give the same bytes. The folder holds::
+
+        images/frame_00001.png ...    photos
+        masks_instance/...            object id per pixel centre, 0 where the room itself is seen
+        depth/...                     with ``depth``: z-depth in millimetres, 16 bit
+        transforms.json               nerfstudio: OpenGL camera-to-world; held-out views are both val and test
+        seed_points.ply               points on surfaces that at least two training views see
+        colmap/sparse/0/*.bin         the same cameras and points with their tracks
+        train_list.txt, ...           the same split for nerfstudio's colmap parser
+        labels.json                   objects, phrases, world boxes, visible pixel boxes [x1, y1, x2, y2) per view
+
+    Args:
+        out: folder to write; must be missing or empty unless ``overwrite``.
+        seed: draws objects, colours, places, paint and cameras; ≥ 0.
+        views: photos in all, held-out ones included.
+        width, height: photo size in pixels, ≥ 16 each.
+        supersample: colour samples per pixel and axis.
+        held_out: photos kept from training, taken from heights no training photo has. With 0 there is no split,
+            and nerfstudio's own fraction applies.
+        points: most seed points to write.
+        depth: also write depth maps.
+        overwrite: replace ``out`` if it is a folder that this function wrote.
+        progress: called with (photos done, photos in all) after each photo.
+
+    Raises:
+        ValueError: for a bad argument, or where ``out`` may not be written.
+    """
+    _check(seed, views, width, height, supersample, held_out, points)
+    out = Path(out)
+    _check_target(out, overwrite)
+    lens = Pinhole.wide(width, height)
+    room, cameras = plan_scene(seed, views, held_out)
+    maps = bake(room)
+    photos = []
+    for done, camera in enumerate(cameras, start=1):
+        photos.append(photograph(room, maps, lens, camera, supersample))
+        if progress is not None:
+            progress(done, views)
+    cloud = sample_points(np.random.default_rng([seed, _ATTEMPTS]), lens, cameras, photos, points)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        draft.chmod(0o755)
+        _write(draft, seed, lens, room, cameras, photos, cloud, depth)
+        _swap(draft, out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return SceneSummary(out, seed, views - held_out, held_out, len(cloud.xyz), tuple(o.name for o in room.objects))
+
+
+def plan_scene(seed: int, views: int, held_out: int) -> tuple[Room, list[Viewpoint]]:
+    """Room and cameras of a seed: the first draw in which no object hides from the cameras, or the best of a dozen."""
+    lens = Pinhole.wide(*_SCOUT)
+    draws: list[tuple[int, Room, list[Viewpoint]]] = []
+    for attempt in range(_ATTEMPTS):
+        rng = np.random.default_rng([seed, attempt])
+        room = draw_room(rng)
+        cameras = draw_viewpoints(rng, room, views, held_out)
+        draws.append((_hidden(room, lens, cameras), room, cameras))
+        if draws[-1][0] == 0:
+            break
+    _, room, cameras = min(draws, key=lambda draw: draw[0])
+    return room, cameras
+
+
+def _hidden(room: Room, lens: Pinhole, cameras: list[Viewpoint]) -> int:
+    """Objects that fewer than a sixth of the training views (8 at most) see, or none of six or more held-out ones."""
+    seen = np.zeros((2, len(room.objects) + 1), int)
+    for camera in cameras:
+        counts = np.bincount(instances(room, lens, camera).ravel(), minlength=len(room.objects) + 1)
+        seen[int(camera.held_out)] += counts >= _SCOUT_PIXELS
+    held_out = sum(camera.held_out for camera in cameras)
+    need = np.array([[min(8, (len(cameras) - held_out) // 6)], [1 if held_out >= 6 else 0]])
+    return int((seen < need)[:, 1:].any(axis=0).sum())
+
+
+def _check(seed: int, views: int, width: int, height: int, supersample: int, held_out: int, points: int) -> None:
+    """Raise ValueError for the first argument out of range."""
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, but random generators start from whole numbers; use 0 or more")
+    if views < 1:
+        raise ValueError(f"views is {views}, but a scene needs a photo; use 1 or more")
+    if min(width, height) < 16:
+        raise ValueError(f"size is {width} x {height} pixels, too small to show an object; use 16 or more for each")
+    if not 1 <= supersample <= 8:
+        raise ValueError(f"supersample is {supersample} samples per pixel and axis; use 1 to 8")
+    if not 0 <= held_out < views:
+        raise ValueError(f"held_out is {held_out}, which leaves no training photo of {views}; use 0 to {views - 1}")
+    if points < 1:
+        raise ValueError(f"points is {points}, but seed_points.ply must not be empty; use 1 or more")
+
+
+def _check_target(out: Path, overwrite: bool) -> None:
+    """Raise ValueError where ``out`` holds anything that may not be replaced."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file, but a scene is a folder; choose another path")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise ValueError(
+            f"{out} exists and is not empty; choose another path, or pass overwrite=True to replace a scene"
+        )
+    if not is_scene(out):
+        raise ValueError(
+            f"{out} is not empty and was not written by this function; remove it yourself or choose another path"
+        )
+
+
+def is_scene(folder: Path) -> bool:
+    """Whether ``folder`` holds a scene that :func:`write_scene` wrote."""
+    try:
+        labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(labels, dict) and labels.get("writer") == WRITER
+
+
+def _swap(draft: Path, out: Path) -> None:
+    """Put the finished ``draft`` in the place of ``out``; an old folder goes only once the new one stands."""
+    if not out.exists():
+        draft.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent)) / "scene"
+    out.rename(old)
+    try:
+        draft.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    finally:
+        shutil.rmtree(old.parent, ignore_errors=True)
+
+
+def _write(
+    folder: Path,
+    seed: int,
+    lens: Pinhole,
+    room: Room,
+    cameras: list[Viewpoint],
+    photos: list[Photo],
+    cloud: Points,
+    depth: bool,
+) -> None:
+    """Write every file of the scene."""
+    names = [f"frame_{k:05d}.png" for k in range(1, len(cameras) + 1)]
+    for sub in ("images", "masks_instance", *(["depth"] if depth else [])):
+        (folder / sub).mkdir()
+    for name, photo in zip(names, photos, strict=True):
+        Image.fromarray(photo.rgb).save(folder / "images" / name, compress_level=6)
+        Image.fromarray(photo.instance).save(folder / "masks_instance" / name)
+        if depth:
+            millimetres = np.round(photo.depth * 1000.0).astype(np.uint16)
+            Image.fromarray(millimetres).save(folder / "depth" / name)
+    write_ply(folder / "seed_points.ply", cloud)
+    write_colmap(folder / "colmap" / "sparse" / "0", lens, cameras, names, cloud)
+    _write_json(folder / "transforms.json", _transforms(lens, cameras, names, depth))
+    _write_json(folder / "labels.json", _labels(seed, lens, room, cameras, names, photos, depth))
+    for split, some in _splits(cameras, names).items():
+        (folder / f"{split}_list.txt").write_text("".join(f"{name}\n" for name in some), encoding="utf-8")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _splits(cameras: list[Viewpoint], names: list[str]) -> dict[str, list[str]]:
+    """Image names per nerfstudio split; empty without held-out views, because an empty split cannot be loaded."""
+    held_out = [name for name, camera in zip(names, cameras, strict=True) if camera.held_out]
+    if not held_out:
+        return {}
+    return {"train": [n for n in names if n not in held_out], "val": held_out, "test": held_out}
+
+
+def _transforms(lens: Pinhole, cameras: list[Viewpoint], names: list[str], depth: bool) -> dict[str, Any]:
+    """Content of transforms.json."""
+    frames = []
+    for camera, name in zip(cameras, names, strict=True):
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = camera.rotation @ _OPENGL, camera.position
+        frame: dict[str, Any] = {"file_path": f"images/{name}", "transform_matrix": pose.tolist()}
+        if depth:
+            frame["depth_file_path"] = f"depth/{name}"
+        frames.append(frame)
+    return {
+        "camera_model": "OPENCV",
+        "w": lens.width,
+        "h": lens.height,
+        "fl_x": lens.focal,
+        "fl_y": lens.focal,
+        "cx": lens.cx,
+        "cy": lens.cy,
+        **dict.fromkeys(("k1", "k2", "p1", "p2"), 0.0),
+        "ply_file_path": "seed_points.ply",
+        # Without this key nerfstudio takes the axes of the COLMAP model beside this file for its own old convention.
+        "applied_transform": np.eye(4)[:3].tolist(),
+        **{f"{split}_filenames": [f"images/{n}" for n in some] for split, some in _splits(cameras, names).items()},
+        "frames": frames,
+    }
+
+
+def _labels(
+    seed: int,
+    lens: Pinhole,
+    room: Room,
+    cameras: list[Viewpoint],
+    names: list[str],
+    photos: list[Photo],
+    depth: bool,
+) -> dict[str, Any]:
+    """Content of labels.json."""
+    views = {}
+    for camera, name, photo in zip(cameras, names, photos, strict=True):
+        boxes, pixels = {}, {}
+        for k, thing in enumerate(room.objects, start=1):
+            rows, columns = np.nonzero(photo.instance == k)
+            if len(rows):
+                box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+                boxes[thing.name] = [int(edge) for edge in box]
+                pixels[thing.name] = len(rows)
+        split = "val" if camera.held_out else "train"
+        views[f"images/{name}"] = {"split": split, "boxes": boxes, "visible_pixels": pixels}
+    return {
+        "writer": WRITER,
+        "version": 1,
+        "seed": seed,
+        "width": lens.width,
+        "height": lens.height,
+        "units": "metres, z up, origin in the middle of the floor",
+        "room": {"min": [-room.half_x, -room.half_y, 0.0], "max": [room.half_x, room.half_y, room.height]},
+        "objects": [_object_entry(k, thing) for k, thing in enumerate(room.objects, start=1)],
+        "background": room.decor.phrases,
+        "masks": "masks_instance",
+        "depth": {"folder": "depth", "unit": "millimetre", "kind": "z"} if depth else None,
+        "views": views,
+    }
+
+
+def _object_entry(number: int, thing: SceneObject) -> dict[str, Any]:
+    low, high = thing.bounds
+    return {
+        "id": number,
+        "name": thing.name,
+        "phrases": list(thing.phrases),
+        "noun": thing.noun,
+        "shape": type(thing.parts[0].shape).__name__.lower(),
+        "colour": thing.colour,
+        "texture": thing.texture,
+        "place": thing.place,
+        "center": _metres((low + high) / 2),
+        "bbox_min": _metres(low),
+        "bbox_max": _metres(high),
+        "size": _metres(high - low),
+    }
+
+
+def _metres(values: Array) -> list[float]:
+    return [round(float(value), 5) for value in values]
