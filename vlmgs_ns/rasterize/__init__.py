@@ -70,7 +70,6 @@ def rasterization(
     Raises:
         ValueError: an argument of the wrong shape, dtype, device or range, or one that is not finite; its name is given.
     """
-    C, N = len(viewmats), len(means)
     _check_shapes(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, sh_degree, render_mode)
     named = {
         "means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors,

@@ -35,8 +35,9 @@ def splat_table(
 class Tiles:
     """Which splats each tile of each camera sees, front to back.
 
-    offsets: [C·tiles + 1] int64, where each tile's list begins in flatten_ids; flatten_ids: [I] int32 splat (camera·N + Gaussian);
-    first_slot [C·N + 1], slots [I] int64: for each splat, its places in flatten_ids.
+    offsets: [C·tiles + 1] int64, where each tile's list begins in flatten_ids
+    flatten_ids: [I] int32, splats (camera·N + Gaussian)
+    first_slot [C·N + 1], slots [I] int64: for each splat, its places in flatten_ids
     """
 
     def __init__(
@@ -174,7 +175,7 @@ def rasterize_cpu(
     if rasterize_mode == "antialiased":
         opacities = opacities * compensations
     if sh_degree is not None:
-        eyes = -torch.einsum("cij,ci->cj", viewmats[:, :3, :3], viewmats[:, :3, 3])
+        eyes = torch.inverse(viewmats)[:, :3, 3]
         colors = SphericalHarmonics.apply(sh_degree, means, eyes, colors, radii)
         colors = torch.clamp_min(colors + 0.5, 0.0)
     elif colors.dim() == 2:
