@@ -59,7 +59,7 @@ def random_scene(
 def flat_splats(
     pixels: list[tuple[float, float]], sigmas: list[float], opacities: list[float], depths: list[float], width: int, height: int
 ) -> Scene:
-    """Isotropic splats with given pixel positions and 2-D standard deviations (render them with eps2d=0). One colour channel each."""
+    """Isotropic splats with given pixel positions and 2-D standard deviations, to render with eps2d=0; one channel each."""
     n, focal = len(pixels), 100.0
     z = torch.tensor(depths)
     xy = (torch.tensor(pixels) - torch.tensor([width / 2, height / 2])) / focal * z[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 
@@ -153,7 +154,7 @@ def test_a_splat_on_a_tile_border_is_whole() -> None:
     """Moved by whole pixels over a border of tiles, a splat keeps its picture."""
     pictures = []
     for x, y in ((24.5, 24.5), (32.5, 16.5), (16.0 + 16.5, 31.5)):
-        _, alphas, info = render(flat_splats([(x, y)], [1.5], [0.9], [2.0], 64, 64), 64, 64, eps2d=0.0)
+        _, alphas, _info = render(flat_splats([(x, y)], [1.5], [0.9], [2.0], 64, 64), 64, 64, eps2d=0.0)
         c, r = int(x), int(y)
         pictures.append(alphas[0, r - 6 : r + 7, c - 6 : c + 7, 0])
     assert torch.allclose(pictures[0], pictures[1], atol=1e-5) and torch.allclose(pictures[0], pictures[2], atol=1e-5)
@@ -178,8 +179,8 @@ def test_a_list_of_cameras_equals_one_at_a_time() -> None:
 def test_lists_of_tiles_are_sorted_by_depth_and_agree_with_their_counts() -> None:
     _, _, info = render(random_scene(7, 300, 80, 48, cameras=2), 80, 48, sh_degree=0)
     depths, ids = info["depths"].flatten().detach(), info["flatten_ids"].long()
-    starts = info["isect_offsets"].flatten().tolist() + [len(ids)]
-    for begin, end in zip(starts, starts[1:], strict=False):
+    starts = [*info["isect_offsets"].flatten().tolist(), len(ids)]
+    for begin, end in itertools.pairwise(starts):
         assert (depths[ids[begin:end]].diff() >= 0).all()
     assert torch.equal(torch.bincount(ids, minlength=600), info["tiles_per_gauss"].flatten().long())
 
@@ -195,7 +196,7 @@ def test_compact_box_is_exact_at_one_and_lighter_below() -> None:
 def test_compact_box_keeps_exactly_the_tiles_that_meet_the_ellipse() -> None:
     scene, beta = random_scene(9, 60, 96, 80, size=0.2), 0.5
     _, _, info = render(scene, 96, 80, sh_degree=0, compact_box=beta)
-    starts = info["isect_offsets"].flatten().tolist() + [len(info["flatten_ids"])]
+    starts = [*info["isect_offsets"].flatten().tolist(), len(info["flatten_ids"])]
     v, u = torch.meshgrid(torch.arange(80) + 0.5, torch.arange(96) + 0.5, indexing="ij")
     for n in torch.nonzero(info["radii"][0] > 0).flatten().tolist():
         x, y = info["means2d"][0, n].tolist()
@@ -203,7 +204,7 @@ def test_compact_box_keeps_exactly_the_tiles_that_meet_the_ellipse() -> None:
         q = beta * 2 * math.log(255 * info["opacities"][0, n].item())
         inside = a * (u - x) ** 2 + 2 * b * (u - x) * (v - y) + c * (v - y) ** 2 <= q
         meets = inside.reshape(5, 16, 6, 16).any(3).any(1).flatten()
-        kept = torch.tensor([n in info["flatten_ids"][p:q].tolist() for p, q in zip(starts, starts[1:], strict=False)])
+        kept = torch.tensor([n in info["flatten_ids"][i:j].tolist() for i, j in itertools.pairwise(starts)])
         in_box = torch.zeros(5, 6, dtype=torch.bool)
         r = info["radii"][0, n].item()
         in_box[

@@ -23,8 +23,11 @@ def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def device_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function called by kernels of the same file only: numba's cache watches one file per kernel."""
-    return njit(function, error_model="numpy", fastmath=_FASTMATH)
+    """A function inlined into kernels of the same file only: numba's cache watches one file per kernel.
+
+    Inlined by numba, before LLVM sees it: inlined later, loops over pixels are no longer vectorised (measured: 2x slower).
+    """
+    return njit(function, inline="always", error_model="numpy", fastmath=_FASTMATH)
 
 
 @contextmanager

@@ -151,6 +151,45 @@ def _rows(splats, g, x0, y0, rows):  # type: ignore[no-untyped-def]
     return int(begin), int(end)
 
 
+@device_function
+def _open_row(S, r):  # type: ignore[no-untyped-def]
+    """Nothing drawn yet in row r: transmittance, smallest alpha that counts (NEVER once the pixel is closed), last splat."""
+    for k in range(TILE):
+        S[r, 0, k] = ONE
+        S[r, 1, k] = ALPHA_MIN
+        S[r, 2, k] = NONE
+
+
+@device_function
+def _weigh_row(S, r, px, w, x, a_half, b_dy, c_dy, opacity, place):  # type: ignore[no-untyped-def]
+    """The splat's weights alpha·T in the pixels of row r into w; advances the row's state S[r, 0:3].
+
+    A pixel is closed when the next splat would bring T to 1e-4 or less; that splat and all behind it are left out.
+    """
+    for k in range(TILE):
+        dx = x - px[k]
+        s = (a_half * dx + b_dy) * dx + c_dy
+        alpha = min(ALPHA_MAX, opacity * _exp_minus(s))
+        alpha = alpha if (alpha >= S[r, 1, k]) & (s >= ZERO) else ZERO
+        T = S[r, 0, k]
+        T_next = T - T * alpha
+        close = T_next <= TRANSMITTANCE_MIN
+        weight = ZERO if close else T * alpha
+        S[r, 1, k] = NEVER if close else S[r, 1, k]
+        S[r, 0, k] = T if close else T_next
+        S[r, 2, k] = place if weight > ZERO else S[r, 2, k]
+        w[k] = weight
+
+
+@device_function
+def _all_closed(S, rows, columns):  # type: ignore[no-untyped-def]
+    smallest = NEVER
+    for r in range(rows):
+        for k in range(columns):
+            smallest = min(smallest, S[r, 1, k])
+    return smallest == NEVER
+
+
 @kernel(
     "void(int64, int64, int64, int64, int64, int64, int64[::1], int32[::1], float32[:,::1], float32[:,::1],"
     " float32[:,::1], float32[:,:,:,::1], float32[:,:,::1], int32[:,:,::1])"
@@ -161,7 +200,7 @@ def blend(  # type: ignore[no-untyped-def]
     """Front-to-back alpha blending of the tiles [begin, end) of all cameras (3DGS, eq. 3).
 
     image = Σ T·alpha·colour + T_end·background; alphas = 1 - T_end; last_ids = place in the tile's list of a pixel's last
-    contributor, or -1. A pixel is closed when the next splat would bring T to 1e-4 or less, and that splat is left out.
+    contributor, or -1.
     """
     D = colors.shape[1]
     S = np.empty((TILE, 3 + D, TILE), np.float32)  # per row: T, smallest alpha that counts, last contributor, colour
@@ -176,10 +215,7 @@ def blend(  # type: ignore[no-untyped-def]
         for k in range(TILE):
             px[k] = F(x0 + k) + HALF
         for r in range(TILE):
-            for k in range(TILE):
-                S[r, 0, k] = ONE
-                S[r, 1, k] = ALPHA_MIN
-                S[r, 2, k] = NONE
+            _open_row(S, r)
             for c in range(D):
                 for k in range(TILE):
                     S[r, 3 + c, k] = ZERO
@@ -192,32 +228,13 @@ def blend(  # type: ignore[no-untyped-def]
             first, last = _rows(splats, g, x0, y0, rows)
             for r in range(first, last):
                 dy = y - (F(y0 + r) + HALF)
-                b_dy = b * dy
-                c_dy = c2 * dy * dy
-                for k in range(TILE):
-                    dx = x - px[k]
-                    s = (a * dx + b_dy) * dx + c_dy
-                    alpha = min(ALPHA_MAX, opacity * _exp_minus(s))
-                    alpha = alpha if (alpha >= S[r, 1, k]) & (s >= ZERO) else ZERO
-                    T = S[r, 0, k]
-                    T_next = T - T * alpha
-                    close = T_next <= TRANSMITTANCE_MIN
-                    weight = ZERO if close else T * alpha
-                    S[r, 1, k] = NEVER if close else S[r, 1, k]
-                    S[r, 0, k] = T if close else T_next
-                    S[r, 2, k] = place if weight > ZERO else S[r, 2, k]
-                    w[k] = weight
+                _weigh_row(S, r, px, w, x, a, b * dy, c2 * dy * dy, opacity, place)
                 for c in range(D):
                     color = colors[g, c]
                     for k in range(TILE):
                         S[r, 3 + c, k] += w[k] * color
-            if (i - i0) % CHECK_EVERY == CHECK_EVERY - 1:
-                smallest = NEVER
-                for r in range(rows):
-                    for k in range(columns):
-                        smallest = min(smallest, S[r, 1, k])
-                if smallest == NEVER:
-                    break
+            if (i - i0) % CHECK_EVERY == CHECK_EVERY - 1 and _all_closed(S, rows, columns):
+                break
         for r in range(rows):
             for k in range(columns):
                 alphas[camera, y0 + r, x0 + k] = ONE - S[r, 0, k]
@@ -342,3 +359,63 @@ def sum_rows(begin, end, first_slot, slots, rows_in, sums):  # type: ignore[no-u
             row = slots[k]
             for j in range(rows_in.shape[1]):
                 sums[n, j] += rows_in[row, j]
+
+
+@kernel(
+    "void(int64, int64, int64, int64, int64, int64, int64[::1], int32[::1], float32[:,::1], float32[:,:,:,::1], boolean,"
+    " float32[:,::1])"
+)
+def gather(  # type: ignore[no-untyped-def]
+    begin, end, tiles_x, tiles_y, width, height, offsets, flatten_ids, splats, maps, counting, rows_out
+):
+    """The adjoint of `blend` in the colours: rows_out[i, c] = Σ over the tile's pixels of T·alpha·maps[..., c].
+
+    With `counting`, each contribution weighs 1 instead of T·alpha: exact counts of masked pixels.
+    """
+    D = maps.shape[3]
+    S = np.empty((TILE, 3 + D, TILE), np.float32)
+    A = np.empty((D, TILE), np.float32)
+    w = np.empty(TILE, np.float32)
+    px = np.empty(TILE, np.float32)
+    for tile in range(begin, end):
+        camera = tile // (tiles_x * tiles_y)
+        x0 = tile % tiles_x * TILE
+        y0 = tile // tiles_x % tiles_y * TILE
+        rows = min(TILE, height - y0)
+        columns = min(TILE, width - x0)
+        S[:] = ZERO
+        for k in range(TILE):
+            px[k] = F(x0 + k) + HALF
+        for r in range(TILE):
+            _open_row(S, r)
+            if r < rows:
+                for k in range(columns):
+                    for c in range(D):
+                        S[r, 3 + c, k] = maps[camera, y0 + r, x0 + k, c]
+        i0 = offsets[tile]
+        closed = False
+        for i in range(i0, offsets[tile + 1]):
+            for c in range(D):
+                rows_out[i, c] = ZERO
+            if closed:
+                continue
+            g = flatten_ids[i]
+            x, y, a, b, c2 = splats[g, 0], splats[g, 1], splats[g, 2] * HALF, splats[g, 3], splats[g, 4] * HALF
+            A[:] = ZERO
+            first, last = _rows(splats, g, x0, y0, rows)
+            for r in range(first, last):
+                dy = y - (F(y0 + r) + HALF)
+                _weigh_row(S, r, px, w, x, a, b * dy, c2 * dy * dy, splats[g, 5], ZERO)
+                if counting:
+                    for k in range(TILE):
+                        w[k] = ONE if w[k] > ZERO else ZERO
+                for c in range(D):
+                    for k in range(TILE):
+                        A[c, k] += w[k] * S[r, 3 + c, k]
+            for c in range(D):
+                total = ZERO
+                for k in range(TILE):
+                    total += A[c, k]
+                rows_out[i, c] = total
+            if (i - i0) % CHECK_EVERY == CHECK_EVERY - 1:
+                closed = _all_closed(S, rows, columns)
