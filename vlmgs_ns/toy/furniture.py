@@ -181,7 +181,7 @@ def make_object(
 
 def make_table(rng: np.random.Generator, height: float = 0.62) -> SceneObject:
     """The table in the middle of the room, round or rectangular; its top is at ``height`` metres."""
-    wood = Material("#9a6a3c", "#6f4824", "wood", 0.11)
+    wood = Material("#9a6a3c", "#80552e", "wood", 0.14)
     leg = Material("#5f4027")
     foot = np.zeros(3)
     if rng.integers(2):

@@ -14,7 +14,8 @@ from vlmgs_ns.toy.textures import PALETTE
 
 TABLE_HEIGHT = 0.62
 ROOM_HEIGHT = 2.6
-_PLACES = ("table", "table", "table", "corner", "corner", "corner", "wall", "wall", "floor", "floor")
+_PLACES = (*["table"] * 3, *["corner"] * 3, *["floor"] * 2, *["wall"] * 2)
+"""In this order a kind is always left: corners take at most two of the floor's five, and walls choose from seven."""
 _SIZES = {"table": (0.125, 0.16), "corner": (0.34, 0.42), "wall": (0.27, 0.33), "floor": (0.21, 0.25)}
 """Place → smallest and largest object size, metres."""
 _TEXTURES = ("plain", "plain", "plain", "stripes", "stripes", "dots", "dots", "checker", "segments", "marble", "wood")

@@ -21,7 +21,7 @@ _LIFT = 4e-3
 """Metres a shadow ray starts above its surface."""
 _REACH = 0.9
 """Metres beyond which a wall or object no longer darkens the ambient part."""
-_AMBIENT, _PANEL = 0.4, 2.6
+_AMBIENT, _PANEL = 0.47, 2.05
 
 
 @dataclass(frozen=True, eq=False)

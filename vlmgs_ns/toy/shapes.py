@@ -17,7 +17,7 @@ Array = np.ndarray
 NEAREST = 1e-4
 """Rays start this far (in units of the direction) from their origin, so that a surface does not hit itself."""
 _TINY = 1e-9
-_TORUS_STEPS = 48
+_TORUS_STEPS = 200
 _TORUS_TOLERANCE = 1e-4
 
 

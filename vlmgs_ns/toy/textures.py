@@ -127,6 +127,7 @@ def _wood(p: Array, period: float) -> Array:
 
 def _marble(p: Array, period: float) -> Array:
     """Thin bright veins, [N] in [0, 1]."""
-    turn = np.float32(2.0 * np.pi / period)
-    bend = 2.2 * wave_noise(0.45 * turn * p[0], 0.45 * turn * p[2], 0.45 * turn * p[1])
-    return (0.5 + 0.5 * np.sin(turn * (0.4 * p[0] + 0.4 * p[1] + 0.3 * p[2]) + bend)) ** 3
+    x, y, z = p * np.float32(2.0 * np.pi / period)
+    bend = 1.5 * wave_noise(0.8 * x, 0.8 * z, 0.8 * y) + 0.6 * wave_noise(2.1 * y, 1.9 * x, 2.0 * z)
+    vein = np.abs(np.sin(0.35 * x + 0.3 * y + 0.4 * z + bend))
+    return np.clip(1.0 - 2.2 * vein, 0.0, 1.0)
