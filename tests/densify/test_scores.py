@@ -1,0 +1,79 @@
+"""Multi-view scores against hand-computed cases and a brute-force count."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.rasterize.scenes import flat_splats, random_scene
+from tests.rasterize.twin import twin_rasterization
+from vlmgs_ns.densify.scores import View, error_mask, min_max, multi_view_scores
+from vlmgs_ns.rasterize import rasterization
+
+
+def no_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(1.0)
+
+
+def test_error_is_normalised_per_view_before_the_threshold() -> None:
+    """Errors 0, 0.01 and 0.02 become 0, 0.5 and 1; of errors 0.5, 0.51 only the larger is marked."""
+    photo = torch.zeros(1, 3, 3)
+    render = torch.tensor([0.0, 0.01, 0.02])[None, :, None].expand(1, 3, 3)
+    assert error_mask(render, photo).tolist() == [[False, True, True]]
+    render = torch.tensor([0.5, 0.5, 0.51])[None, :, None].expand(1, 3, 3)
+    assert error_mask(render, photo).tolist() == [[False, False, True]]
+    assert not error_mask(photo + 0.3, photo).any()  # the same error everywhere points nowhere
+
+
+def test_masked_pixels_neither_count_nor_set_the_scale() -> None:
+    photo = torch.zeros(1, 3, 3)
+    render = torch.tensor([0.0, 0.01, 1.0])[None, :, None].expand(1, 3, 3)
+    mask = torch.tensor([[True, True, False]])
+    assert error_mask(render, photo, mask=mask).tolist() == [[False, True, False]]
+
+
+def test_min_max_by_hand() -> None:
+    assert min_max(torch.tensor([2.0, 4.0, 3.0])).tolist() == [0.0, 1.0, 0.5]
+    assert min_max(torch.full((3,), 7.0)).tolist() == [0.0, 0.0, 0.0]
+    assert min_max(torch.empty(0)).shape == (0,)
+
+
+def test_scores_by_hand() -> None:
+    """One splat left, one right; only the right half of the photo differs, in one of two views: half its pixels, rounded down."""
+    scene = flat_splats([(8.5, 8.5), (24.5, 8.5)], [1.0, 1.0], [0.9, 0.9], [2.0, 2.0], 32, 16)
+    image, _, info = rasterization(*scene.tensors(), 32, 16, eps2d=0.0)
+    render = image[0].detach().mean(-1, keepdim=True).expand(-1, -1, 3)
+    photo = render.clone()
+    photo[:, 16:] += 1.0
+    reached = int((image[0, :, 16:, 1] > 0).sum())
+    views = [View(render, photo, info), View(render, render, info)]
+    scores = multi_view_scores(views, no_ssim)
+    assert reached > 5
+    assert scores.importance.tolist() == [0.0, reached // 2]
+    assert scores.pruning.tolist() == [0.0, 1.0]
+
+
+def test_scores_equal_a_brute_force_count() -> None:
+    scene = random_scene(2, 60, 48, 32, cameras=3)
+    views, totals, blame = [], torch.zeros(60, dtype=torch.long), torch.zeros(60, dtype=torch.float64)
+    g = torch.Generator().manual_seed(1)
+    for c in range(3):
+        tensors = [*scene.tensors()[:5], scene.viewmats[c : c + 1], scene.Ks[:1]]
+        image, _, info = rasterization(*tensors, 48, 32, sh_degree=0)
+        twin = twin_rasterization(*(t.detach().double() for t in tensors), 48, 32, sh_degree=0)
+        photo = torch.rand(32, 48, 3, generator=g)
+        sound = ~twin.fragile[0]
+        view = View(image[0].detach(), photo, info, mask=sound)
+        marked = error_mask(view.render, photo, mask=sound)
+        counts = ((twin.weights[0] > 0) & marked.flatten()[:, None]).sum(0)
+        totals += counts
+        blame += counts * float(0.8 * (view.render - photo).abs().mean())
+        views.append(view)
+    scores = multi_view_scores(views, no_ssim)
+    assert torch.equal(scores.importance.long(), totals // 3) and totals.sum() > 300
+    assert torch.allclose(scores.pruning.double(), min_max(blame), atol=1e-6)
+
+
+def test_no_views_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no views"):
+        multi_view_scores([], no_ssim)

@@ -1,0 +1,1 @@
+"""Which Gaussians are born and which die (FastGS, arXiv 2511.04283)."""

@@ -1,0 +1,96 @@
+"""How consistently several views ask for a Gaussian's help, and how much it is to blame (FastGS, section 3).
+
+For K training views j with render r_j and photo g_j, the error map e_j = mean over channels of |r_j - g_j|, min-max normalised
+per view, marks the pixels M_j = e_j > τ. With count_ij, the marked pixels of view j to which Gaussian i contributes (an exact
+integer), and E_j = 0.8·L1 + 0.2·(1 - SSIM):
+
+    importance s_d(i) = floor(Σ_j count_ij / K)          densify where it is high in many views
+    pruning    s_p(i) = minmax_i(Σ_j count_ij · E_j)     prune where it is high
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmgs_ns.rasterize.lift import contribution_counts
+
+ERROR_THRESHOLD = 0.1
+"""τ."""
+
+
+@dataclass
+class View:
+    """A training photo and the present render of it."""
+
+    render: Tensor  # [H, W, 3] in [0, 1]
+    photo: Tensor  # [H, W, 3] in [0, 1]
+    info: dict[str, Any]
+    """What `rasterization` returned with the render (one camera)."""
+    mask: Tensor | None = None  # [H, W] bool: pixels that count; None: all
+
+
+@dataclass
+class Scores:
+    """Per-Gaussian scores of one round."""
+
+    importance: Tensor  # [N] float, whole numbers: s_d
+    pruning: Tensor  # [N] float in [0, 1]: s_p
+
+
+def min_max(values: Tensor) -> Tensor:
+    """Scaled to [0, 1]; all zero where all values are the same."""
+    if values.numel() == 0:
+        return values
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
+
+
+def error_mask(
+    render: Tensor,  # [H, W, 3]
+    photo: Tensor,  # [H, W, 3]
+    threshold: float = ERROR_THRESHOLD,
+    mask: Tensor | None = None,  # [H, W] bool
+) -> Tensor:
+    """M_j: pixels whose error, normalised over the view (over the mask, if there is one), exceeds the threshold. [H, W] bool."""
+    error = (render - photo).abs().mean(dim=-1)
+    if mask is None:
+        return min_max(error) > threshold
+    marked = torch.zeros_like(mask)
+    marked[mask] = min_max(error[mask]) > threshold
+    return marked
+
+
+@torch.no_grad()
+def multi_view_scores(
+    views: Iterable[View],
+    ssim: Callable[[Tensor, Tensor], Tensor],
+    threshold: float = ERROR_THRESHOLD,
+) -> Scores:
+    """s_d and s_p from as many views as there are (at least one).
+
+    Args:
+        views: rendered lazily, one at a time; all of the same Gaussians.
+        ssim: structural similarity of two pictures [1, 3, H, W].
+
+    Raises:
+        ValueError: no views.
+    """
+    total = blame = None
+    count = 0
+    for view in views:
+        marked = error_mask(view.render, view.photo, threshold, view.mask)
+        counts = contribution_counts(view.info, marked[None]).sum(dim=0)
+        l1 = (view.render - view.photo).abs().mean()
+        similarity = ssim(view.render.movedim(-1, 0)[None], view.photo.movedim(-1, 0)[None])
+        loss = 0.8 * l1 + 0.2 * (1 - similarity)
+        total = counts if total is None else total + counts
+        blame = counts.double() * loss if blame is None else blame + counts.double() * loss
+        count += 1
+    if total is None or blame is None:
+        raise ValueError("no views to score Gaussians with: give at least one training photo")
+    return Scores(torch.div(total, count, rounding_mode="floor").float(), min_max(blame).float())

@@ -1,0 +1,264 @@
+"""FastGS' densification and pruning as a gsplat strategy: multi-view consistent, within a budget.
+
+VCD: where gsplat's DefaultStrategy looks only at gradients, a Gaussian must also lie under high-error pixels in many views.
+VCP: of the Gaussians that look superfluous, half are removed, those that several views blame first.
+Every per-Gaussian score lives in the strategy state, which gsplat's `duplicate`, `split` and `remove` keep aligned with the
+parameters; so do checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from gsplat.strategy import DefaultStrategy
+from gsplat.strategy.ops import duplicate, remove, reset_opa, split
+from torch import Tensor
+
+from vlmgs_ns.densify.budget import draw_half, keep_highest
+from vlmgs_ns.densify.scores import Scores
+
+Params = Any  # dict or ParameterDict of name → Parameter, as gsplat's strategies take it
+Scorer = Callable[[], Scores]
+
+
+@dataclass
+class Round:
+    """What one round of densification or pruning did."""
+
+    step: int
+    cloned: int = 0
+    split: int = 0
+    pruned: int = 0
+    refused: int = 0
+    """Candidates that the budget turned away."""
+    count: int = 0
+    """Gaussians afterwards."""
+
+
+@dataclass
+class FastGSStrategy(DefaultStrategy):
+    """Thresholds of FastGS; steps count iterations of this run. The running state is a dict that the caller owns.
+
+    Beside gsplat's, the state holds per Gaussian: `absgrad2d` (running sum), `importance` and `pruning` (scores of the last
+    round) and `protected_until` (the step before which it is not pruned).
+    """
+
+    prune_opa: float = 0.005
+    """Opacity below which a Gaussian is a candidate for removal."""
+    grow_grad2d: float = 0.0002
+    """Gradient of the 2-D mean from which small Gaussians may be cloned."""
+    grow_absgrad2d: float = 0.0012
+    """Absolute gradient (AbsGS) of the 2-D mean from which large Gaussians may be split."""
+    grow_scale3d: float = 0.001
+    """Size, as a fraction of the scene's extent, up to which a Gaussian is small."""
+    prune_scale3d: float = 0.1
+    """Size, as a fraction of the extent, above which one is a candidate for removal after the first opacity reset."""
+    absgrad: bool = True
+    consistent_growth: bool = True
+    """VCD: densify only where the importance is above `importance_threshold`."""
+    importance_threshold: float = 5.0
+    """Marked pixels per view that a Gaussian must contribute to, averaged over the views."""
+    consistent_pruning: bool = True
+    """VCP: remove half of the candidates, drawn by their pruning score; else all of them."""
+    opacity_ceiling: float = 0.8
+    """Opacities are clamped to this after each densification; 1: never."""
+    final_prune_every: int = 3000
+    """Steps between final prunings after densification has ended; 0: none."""
+    final_prune_stop: int = 1 << 30
+    """Step after which nothing is pruned any more."""
+    final_prune_opa: float = 0.1
+    """Opacity below which final pruning removes."""
+    final_prune_score: float = 0.9
+    """Pruning score above which final pruning removes."""
+    max_gaussians: int = 3_000_000
+    """The count never exceeds this (more at the start are cut by opacity at the first round)."""
+    max_new_per_round: int = 1 << 30
+    """The most Gaussians that one round adds."""
+    min_gaussians: int = 64
+    """Pruning leaves at least this many, and at least half of what there is."""
+    history: list[Round] = field(default_factory=list, repr=False, compare=False)
+
+    def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
+        """State with `scene_scale`, the scene's extent in world units; per-Gaussian tensors appear at the first step."""
+        state = super().initialize_state(scene_scale=scene_scale)
+        return {**state, "absgrad2d": None, "importance": None, "pruning": None, "protected_until": None}
+
+    def _update_state(
+        self, params: Params, state: dict[str, Any], info: dict[str, Any], packed: bool = False
+    ) -> None:
+        """Add this step's gradients, in gsplat's units: as if the picture were 2 x 2."""
+        self._complete_state(params, state)
+        means2d = info[self.key_for_gradient]
+        radii = info["radii"].amax(dim=-1) if info["radii"].dim() == 3 else info["radii"]  # gsplat 1.5 has one per axis
+        half = torch.tensor([info["width"], info["height"]], device=means2d.device) / 2.0 * info["n_cameras"]
+        for camera in range(len(radii)):
+            seen = torch.nonzero(radii[camera] > 0).squeeze(1)
+            state["grad2d"][seen] += (means2d.grad[camera, seen] * half).norm(dim=-1)
+            state["absgrad2d"][seen] += (means2d.absgrad[camera, seen] * half).norm(dim=-1)
+            state["count"][seen] += 1
+            if state.get("radii") is not None:
+                on_screen = radii[camera, seen] / float(max(info["width"], info["height"]))
+                state["radii"][seen] = torch.maximum(state["radii"][seen], on_screen)
+
+    def _complete_state(self, params: Params, state: dict[str, Any]) -> None:
+        means = params["means"]
+        for key in ("grad2d", "absgrad2d", "count", "importance", "pruning", "protected_until", "radii"):
+            if state.get(key) is None and (key != "radii" or self.refine_scale2d_stop_iter > 0):
+                state[key] = torch.zeros(len(means), device=means.device)
+
+    def step_post_backward(
+        self,
+        params: Params,
+        optimizers: dict[str, torch.optim.Optimizer],
+        state: dict[str, Any],
+        step: int,
+        info: dict[str, Any],
+        packed: bool = False,
+        scorer: Scorer | None = None,
+    ) -> None:
+        """To be called after each backward pass; at the steps of a round it densifies and prunes.
+
+        Args:
+            scorer: renders training views and scores the Gaussians (`multi_view_scores`); called only in rounds. Without one,
+                rounds fall back to gradients alone and candidates are pruned at random.
+        """
+        if step < self.refine_stop_iter:
+            self._update_state(params, state, info)
+            if self._is_round(step):
+                self._densify(params, optimizers, state, step, scorer)
+            if step > 0 and step % self.reset_every == 0:
+                reset_opa(params, optimizers, state, value=self.prune_opa * 2.0)
+        elif self._is_final_round(step):
+            self._final_prune(params, optimizers, state, step, scorer)
+
+    def _is_round(self, step: int) -> bool:
+        return (
+            step > self.refine_start_iter
+            and step % self.refine_every == 0
+            and step % self.reset_every >= self.pause_refine_after_reset
+        )
+
+    def _is_final_round(self, step: int) -> bool:
+        since = step - self.refine_stop_iter
+        return self.final_prune_every > 0 and since > 0 and step <= self.final_prune_stop and since % self.final_prune_every == 0
+
+    @torch.no_grad()
+    def _densify(
+        self,
+        params: Params,
+        optimizers: dict[str, torch.optim.Optimizer],
+        state: dict[str, Any],
+        step: int,
+        scorer: Scorer | None,
+    ) -> None:
+        """One round: score, clone, split, prune, clamp."""
+        self._score(state, scorer)
+        report = Round(step)
+        self._grow(params, optimizers, state, report, has_scores=scorer is not None)
+        candidates = params["opacities"].flatten().sigmoid() < self.prune_opa
+        if step > self.reset_every:
+            candidates |= params["scales"].exp().amax(dim=-1) > self.prune_scale3d * state["scene_scale"]
+            if step < self.refine_scale2d_stop_iter:
+                candidates |= state["radii"] > self.prune_scale2d
+        candidates &= state["protected_until"] <= step
+        drawn = draw_half(candidates, state["pruning"]) if self.consistent_pruning else candidates
+        report.pruned = self._remove(params, optimizers, state, drawn)
+        if self.opacity_ceiling < 1:
+            reset_opa(params, optimizers, state, value=self.opacity_ceiling)
+        for key in ("grad2d", "absgrad2d", "count", "radii"):
+            if state.get(key) is not None:
+                state[key].zero_()
+        report.count = len(params["means"])
+        self.history.append(report)
+
+    def _score(self, state: dict[str, Any], scorer: Scorer | None) -> None:
+        if scorer is not None and (self.consistent_growth or self.consistent_pruning):
+            scores = scorer()
+            state["importance"], state["pruning"] = scores.importance, scores.pruning
+
+    def _grow(
+        self,
+        params: Params,
+        optimizers: dict[str, torch.optim.Optimizer],
+        state: dict[str, Any],
+        report: Round,
+        has_scores: bool,
+    ) -> None:
+        seen = state["count"].clamp_min(1)
+        gradient, absolute = state["grad2d"] / seen, state["absgrad2d"] / seen
+        small = params["scales"].exp().amax(dim=-1) <= self.grow_scale3d * state["scene_scale"]
+        clone = (gradient >= self.grow_grad2d) & small
+        divide = (absolute >= self.grow_absgrad2d) & ~small
+        # importance first, then how far a gradient is above its threshold
+        urgency = torch.where(small, gradient / self.grow_grad2d, absolute / self.grow_absgrad2d)
+        priority = urgency
+        if self.consistent_growth and has_scores:
+            wanted = state["importance"] > self.importance_threshold
+            clone, divide = clone & wanted, divide & wanted
+            priority = state["importance"].double() + urgency / (1 + urgency)
+        self.grow(params, optimizers, state, clone, divide, priority, report)
+
+    @torch.no_grad()
+    def grow(
+        self,
+        params: Params,
+        optimizers: dict[str, torch.optim.Optimizer],
+        state: dict[str, Any],
+        clone: Tensor,  # [N] bool
+        divide: Tensor,  # [N] bool
+        priority: Tensor,  # [N]
+        report: Round,
+    ) -> None:
+        """Clone and split (each adds one Gaussian) the candidates of highest priority that the budget allows."""
+        places = min(self.max_new_per_round, self.max_gaussians - len(clone))
+        wanted = clone | divide
+        chosen = keep_highest(wanted, priority, places)
+        clone, divide = clone & chosen, divide & chosen & ~clone
+        report.refused += int(wanted.sum() - chosen.sum())
+        report.cloned += int(clone.sum())
+        report.split += int(divide.sum())
+        if clone.any():
+            duplicate(params, optimizers, state, clone)
+            divide = torch.cat([divide, divide.new_zeros(int(clone.sum()))])
+        if divide.any():
+            split(params, optimizers, state, divide, revised_opacity=self.revised_opacity)
+
+    def _final_prune(
+        self,
+        params: Params,
+        optimizers: dict[str, torch.optim.Optimizer],
+        state: dict[str, Any],
+        step: int,
+        scorer: Scorer | None,
+    ) -> None:
+        self._complete_state(params, state)
+        self._score(state, scorer)
+        candidates = params["opacities"].flatten().sigmoid() < self.final_prune_opa
+        if self.consistent_pruning and scorer is not None:
+            candidates |= state["pruning"] > self.final_prune_score
+        candidates &= state["protected_until"] <= step
+        pruned = self._remove(params, optimizers, state, candidates)
+        self.history.append(Round(step, pruned=pruned, count=len(params["means"])))
+
+    @torch.no_grad()
+    def _remove(
+        self,
+        params: Params,
+        optimizers: dict[str, torch.optim.Optimizer],
+        state: dict[str, Any],
+        doomed: Tensor,  # [N] bool
+    ) -> int:
+        """Remove the doomed, the most transparent first, as far as the floor allows. A start above the budget is cut here too."""
+        opacity = params["opacities"].flatten()
+        count = len(opacity)
+        floor = min(count, max(self.min_gaussians, (count + 1) // 2))
+        doomed = keep_highest(doomed, -opacity, count - floor)
+        excess = count - int(doomed.sum()) - self.max_gaussians
+        if excess > 0:
+            doomed = doomed | keep_highest(~doomed, -opacity, excess)
+        if doomed.any():
+            remove(params, optimizers, state, doomed)
+        return int(doomed.sum())
