@@ -1,0 +1,99 @@
+"""The methods that ``ns-train`` offers: vlm-fastgs, vlm-fastgs-big, vlm-fastgs-lite and fastgs.
+
+Every nerfstudio command imports this module, for every method: it stays light. numba, transformers, open_clip and open3d are
+imported by what uses them, when it does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from vlmgs_ns.checkpoint import register_safe_globals
+from vlmgs_ns.datamanager import VlmFastGSDatamanagerConfig
+from vlmgs_ns.ffmpeg import ensure_ffmpeg
+from vlmgs_ns.machine import default_device
+from vlmgs_ns.model import VlmFastGSModelConfig
+from vlmgs_ns.optimizers import AdamConfig, DecayConfig
+from vlmgs_ns.pipeline import VlmFastGSPipelineConfig
+from vlmgs_ns.trainer import VlmFastGSTrainerConfig
+
+register_safe_globals()
+ensure_ffmpeg()
+
+
+def _optimizers() -> dict[str, Any]:
+    """Learning rates per parameter group: 3DGS', with FastGS' for opacities and higher harmonics."""
+    eps = 1e-15
+    return {
+        "means": {"optimizer": AdamConfig(lr=1.6e-4, eps=eps), "scheduler": DecayConfig(lr_final=1.6e-6)},
+        "features_dc": {"optimizer": AdamConfig(lr=0.0025, eps=eps), "scheduler": None},
+        "features_rest": {"optimizer": AdamConfig(lr=0.005 / 20, eps=eps), "scheduler": None},
+        "opacities": {"optimizer": AdamConfig(lr=0.025, eps=eps), "scheduler": None},
+        "scales": {"optimizer": AdamConfig(lr=0.005, eps=eps), "scheduler": None},
+        "quats": {"optimizer": AdamConfig(lr=0.001, eps=eps), "scheduler": None},
+        "camera_opt": {
+            "optimizer": AdamConfig(lr=1e-4, eps=eps),
+            "scheduler": DecayConfig(lr_final=5e-7, warmup_steps=0.03, lr_pre_warmup=0),
+        },
+        "bilateral_grid": {
+            "optimizer": AdamConfig(lr=2e-3, eps=eps),
+            "scheduler": DecayConfig(lr_final=1e-4, warmup_steps=0.03, lr_pre_warmup=0),
+        },
+    }
+
+
+def _method(
+    name: str,
+    iterations: int,
+    model: VlmFastGSModelConfig,
+    max_image_size: int = 1600,
+    steps_per_save: int = 2000,
+    steps_per_eval_image: int = 500,
+) -> VlmFastGSTrainerConfig:
+    return VlmFastGSTrainerConfig(
+        method_name=name,
+        max_num_iterations=iterations,
+        steps_per_save=steps_per_save,
+        steps_per_eval_batch=0,
+        steps_per_eval_image=steps_per_eval_image,
+        steps_per_eval_all_images=iterations,
+        pipeline=VlmFastGSPipelineConfig(
+            datamanager=VlmFastGSDatamanagerConfig(
+                dataparser=NerfstudioDataParserConfig(load_3D_points=True), max_image_size=max_image_size
+            ),
+            model=model,
+        ),
+        optimizers=_optimizers(),
+        machine=MachineConfig(device_type=default_device()),
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
+        vis="viewer",
+    )
+
+
+vlm_fastgs = MethodSpecification(
+    config=_method("vlm-fastgs", 20_000, VlmFastGSModelConfig()),
+    description="FastGS steered by a vision-language model, searchable by words.",
+)
+vlm_fastgs_big = MethodSpecification(
+    config=_method("vlm-fastgs-big", 20_000, VlmFastGSModelConfig(refine_every=0.005, reset_alpha_every=30)),
+    description="vlm-fastgs with more Gaussians: densifies five times as often.",
+)
+vlm_fastgs_lite = MethodSpecification(
+    config=_method(
+        "vlm-fastgs-lite",
+        1_500,
+        VlmFastGSModelConfig(num_random=10_000, num_downscales=1),
+        max_image_size=300,
+        steps_per_save=500,
+        steps_per_eval_image=250,
+    ),
+    description="vlm-fastgs scaled to a laptop's CPU: 1,500 iterations on photos of at most 300 pixels.",
+)
+fastgs = MethodSpecification(
+    config=_method("fastgs", 20_000, VlmFastGSModelConfig()),
+    description="FastGS alone: multi-view consistent Gaussian splatting, without guidance and semantics.",
+)

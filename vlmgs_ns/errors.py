@@ -1,0 +1,18 @@
+"""What a user did wrong, told in one message.
+
+nerfstudio's commands catch nothing: a ``ValueError`` from inside them ends in a page of traceback. ``InputError`` is a
+``ValueError`` for whoever calls the code, and a ``SystemExit`` for the interpreter, which prints the message alone and exits
+with status 1.
+"""
+
+from __future__ import annotations
+
+
+class InputError(SystemExit, ValueError):
+    """A value from outside that cannot be used.
+
+    The message names the value, the reason and the fix, in that order.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"Error: {message}")

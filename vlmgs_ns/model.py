@@ -1,0 +1,276 @@
+"""VlmFastGSModel: Splatfacto over our rasteriser, on any device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from gsplat.strategy import DefaultStrategy
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.model_components.lib_bilagrid import BilateralGrid, color_correct
+from nerfstudio.models.splatfacto import (
+    RGB2SH,
+    SplatfactoModel,
+    SplatfactoModelConfig,
+    num_sh_bases,
+    random_quat_tensor,
+)
+from nerfstudio.utils.colors import get_color
+from torch import Tensor
+from torch.nn import Parameter, ParameterDict
+
+from vlmgs_ns.lpips import Lpips
+from vlmgs_ns.rasterize import rasterization
+from vlmgs_ns.schedule import Steps, resolve
+from vlmgs_ns.ssim import SSIM
+
+DEFAULT_RUN_LENGTH = 20_000
+"""Iterations of a run where nobody says how long it is."""
+
+VISER_GREY = (0.1490, 0.1647, 0.2157)
+"""The viewer's background, on which renders are shown where training used random backgrounds."""
+
+
+@dataclass
+class VlmFastGSModelConfig(SplatfactoModelConfig):
+    """Splatfacto's settings, their schedules given for a run of any length."""
+
+    _target: type = field(default_factory=lambda: VlmFastGSModel)
+    run_length: int = 0
+    """Iterations that fractions of the run are of; 0: --max-num-iterations, or what a resumed checkpoint was begun with."""
+    warmup_length: Steps = 0.025  # type: ignore[assignment]
+    """Iteration, or fraction of the run, until which no Gaussian is born or dies."""
+    refine_every: Steps = 0.025  # type: ignore[assignment]
+    """Iterations, or fraction of the run, between densifications."""
+    stop_split_at: Steps = 0.75  # type: ignore[assignment]
+    """Iteration, or fraction of the run, after which no Gaussian is born."""
+    resolution_schedule: Steps = 0.1  # type: ignore[assignment]
+    """Iterations, or fraction of the run, until the training resolution doubles."""
+    sh_degree_interval: Steps = 0.05  # type: ignore[assignment]
+    """Iterations, or fraction of the run, until one more degree of spherical harmonics is used."""
+    stop_screen_size_at: Steps = 0.2  # type: ignore[assignment]
+    """Iteration, or fraction of the run, until which Gaussians large on the screen are split and pruned."""
+    reset_alpha_every: int = 6
+    """Densifications between resets of the opacities."""
+    random_scale: float = 1.0
+    """Side of the cube in which random Gaussians start, in units of the scene's extent (twice the radius of the cameras)."""
+    compact_box: float | None = None
+    """β of the compact box: a Gaussian reaches only the tiles that meet its ellipse at β times the squared Mahalanobis
+    distance where it fades below 1/255. 1 changes no pixel, less is faster; unset: 1."""
+
+
+def world_to_camera(
+    camera_to_worlds: Tensor,  # [C, 3, 4]
+) -> Tensor:  # [C, 4, 4]
+    """nerfstudio's camera → world (OpenGL axes) as gsplat's world → camera (OpenCV axes); differentiable."""
+    rotation = camera_to_worlds[:, :3, :3] * camera_to_worlds.new_tensor([1.0, -1.0, -1.0])
+    inverse = rotation.transpose(1, 2)
+    translation = -inverse @ camera_to_worlds[:, :3, 3:4]
+    bottom = camera_to_worlds.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
+    return torch.cat([torch.cat([inverse, translation], dim=-1), bottom], dim=1)
+
+
+class VlmFastGSModel(SplatfactoModel):
+    """Splatfacto with every feature it has, on CPU and CUDA, with schedules that fit the run."""
+
+    config: VlmFastGSModelConfig  # type: ignore[assignment]
+
+    def populate_modules(self) -> None:
+        """Build the Gaussians, the optional modules and the strategy.
+
+        Splatfacto's own method calls ``.cuda()`` and downloads weights, so this one stands in for it.
+        """
+        from torchmetrics.image import PeakSignalNoiseRatio
+
+        self.run_length = self.config.run_length or DEFAULT_RUN_LENGTH
+        self.config = resolve(self.config, self.run_length)
+        self.gauss_params = self._initial_gaussians()
+        self.camera_optimizer = self.config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
+        self.psnr = PeakSignalNoiseRatio(data_range=1.0)
+        self.ssim = SSIM()  # type: ignore[assignment]
+        self.lpips = Lpips()  # type: ignore[assignment]
+        self.step = 0
+        self.crop_box: OrientedBox | None = None
+        if self.config.background_color == "random":
+            self.background_color = torch.tensor(VISER_GREY)
+        else:
+            self.background_color = get_color(self.config.background_color)
+        if self.config.use_bilateral_grid:
+            x, y, w = self.config.grid_shape
+            self.bil_grids = BilateralGrid(num=self.num_train_data, grid_X=x, grid_Y=y, grid_W=w)
+        self.strategy = self._make_strategy()
+        self.strategy_state = self.strategy.initialize_state(scene_scale=1.0)
+
+    def _make_strategy(self) -> DefaultStrategy:
+        """Which Gaussians are born and which die."""
+        config = self.config
+        reset_every = max(1, config.reset_alpha_every * int(config.refine_every))
+        return DefaultStrategy(
+            prune_opa=config.cull_alpha_thresh,
+            grow_grad2d=config.densify_grad_thresh,
+            grow_scale3d=config.densify_size_thresh,
+            grow_scale2d=config.split_screen_size,
+            prune_scale3d=config.cull_scale_thresh,
+            prune_scale2d=config.cull_screen_size,
+            refine_scale2d_stop_iter=int(config.stop_screen_size_at),
+            refine_start_iter=int(config.warmup_length),
+            refine_stop_iter=int(config.stop_split_at),
+            reset_every=reset_every,
+            refine_every=int(config.refine_every),
+            # Splatfacto waits until every photo was seen once; in a short run over many photos that would be for ever.
+            pause_refine_after_reset=min(self.num_train_data + int(config.refine_every), reset_every // 2),
+            absgrad=config.use_absgrad,
+            revised_opacity=False,
+            verbose=False,
+        )
+
+    def _initial_gaussians(self) -> ParameterDict:
+        """Gaussians at the scene's points, or at random ones, as large as the distance to their neighbours."""
+        points = None if self.config.random_init else self.seed_points
+        if points is not None:
+            finite = torch.isfinite(points[0]).all(dim=-1)
+            points = points[0][finite], points[1][finite] if len(points[1]) else points[1]
+        if points is None or len(points[0]) < 4:  # a Gaussian's size comes from its three nearest neighbours
+            means = self._random_means(self.config.num_random)
+            colours = torch.rand(len(means), 3)
+        else:
+            means = points[0].float()
+            colours = points[1].float() / 255 if len(points[1]) else torch.rand(len(means), 3)
+        count = len(means)
+        neighbours = min(3, count - 1)
+        if neighbours > 0:
+            distances = torch.from_numpy(self.k_nearest_sklearn(means, neighbours)[0])
+            spacing = distances.mean(dim=-1, keepdim=True).clamp_min(1e-7)  # points may coincide
+        else:
+            spacing = torch.full((count, 1), 0.1 * self._extent()[1])
+        features = torch.zeros(count, num_sh_bases(self.config.sh_degree), 3)
+        features[:, 0] = RGB2SH(colours) if self.config.sh_degree > 0 else torch.logit(colours, eps=1e-6)
+        return ParameterDict(
+            {
+                "means": Parameter(means.clone()),
+                "scales": Parameter(torch.log(spacing.repeat(1, 3))),
+                "quats": Parameter(random_quat_tensor(count)),
+                "features_dc": Parameter(features[:, 0].clone()),
+                "features_rest": Parameter(features[:, 1:].clone()),
+                "opacities": Parameter(torch.logit(torch.full((count, 1), 0.1))),
+            }
+        )
+
+    def _random_means(self, count: int) -> Tensor:  # [count, 3]
+        """Positions uniform in a cube around the scene's centre, in the dataparser's coordinates."""
+        centre, radius = self._extent()
+        return centre + (2 * torch.rand(count, 3) - 1) * radius * self.config.random_scale
+
+    def _extent(self) -> tuple[Tensor, float]:
+        """The scene's centre [3] and radius as the dataparser knows them: of the cameras where several, else of the box."""
+        cameras = (self.kwargs.get("metadata") or {}).get("camera_positions")
+        if cameras is not None and len(cameras) > 1:
+            centre = cameras.mean(dim=0).cpu()
+            radius = 1.1 * float((cameras.cpu() - centre).norm(dim=-1).max())
+            if radius > 0:
+                return centre, radius
+        low, high = self.scene_box.aabb.cpu().float()
+        return (low + high) / 2, float((high - low).max()) / 2
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Tensor | list]:  # type: ignore[override]
+        """Render one camera.
+
+        Returns:
+            ``rgb`` [H, W, 3] in [0, 1], ``depth`` [H, W, 1] in scene units (None in training, unless asked for),
+            ``accumulation`` [H, W, 1], ``background`` [3] in training and [H, W, 3] otherwise.
+        """
+        if not isinstance(camera, Cameras):
+            raise TypeError(f"VlmFastGSModel renders nerfstudio Cameras, not {type(camera).__name__}")
+        if self.training:
+            if camera.shape[0] != 1:
+                raise ValueError(f"{camera.shape[0]} cameras in a training step; give one")
+            camera_to_worlds = self.camera_optimizer.apply_to_camera(camera)
+        else:
+            camera_to_worlds = camera.camera_to_worlds
+        d = self._get_downscale_factor()
+        width, height = max(1, int(camera.width.item()) // d), max(1, int(camera.height.item()) // d)
+        gaussians = {name: values for name, values in self.gauss_params.items()}
+        if self.crop_box is not None and not self.training:
+            inside = self.crop_box.within(self.means).reshape(-1)
+            if not inside.any():
+                return self.get_empty_outputs(width, height, self.background_color.to(self.device))
+            gaussians = {name: values[inside] for name, values in gaussians.items()}
+
+        colours = torch.cat([gaussians["features_dc"][:, None], gaussians["features_rest"]], dim=1)
+        degree: int | None = None
+        if self.config.sh_degree > 0:
+            degree = min(self.step // max(1, int(self.config.sh_degree_interval)), self.config.sh_degree)
+        else:
+            colours = torch.sigmoid(colours).squeeze(1)
+        with_depth = self.config.output_depth_during_training or not self.training
+        intrinsics = camera.get_intrinsics_matrices().to(self.device)
+        intrinsics = intrinsics * intrinsics.new_tensor([1 / d, 1 / d, 1.0])[:, None]
+        image, alpha, info = rasterization(
+            means=gaussians["means"],
+            quats=gaussians["quats"],
+            scales=torch.exp(gaussians["scales"]),
+            opacities=torch.sigmoid(gaussians["opacities"]).squeeze(-1),
+            colors=colours,
+            viewmats=world_to_camera(camera_to_worlds),
+            Ks=intrinsics,
+            width=width,
+            height=height,
+            near_plane=0.01,
+            far_plane=1e10,
+            sh_degree=degree,
+            render_mode="RGB+ED" if with_depth else "RGB",
+            absgrad=self.strategy.absgrad,
+            rasterize_mode=self.config.rasterize_mode,
+            compact_box=self.config.compact_box,
+        )
+        if self.training:
+            self.info, self.last_size = info, (height, width)
+            self.strategy.step_pre_backward(self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info)
+        background = self._get_background_color()
+        rgb = (image[..., :3] + (1 - alpha) * background).clamp(0.0, 1.0)
+        metadata = camera.metadata or {}
+        if self.config.use_bilateral_grid and self.training and "cam_idx" in metadata:
+            rgb = self._apply_bilateral_grid(rgb, metadata["cam_idx"], height, width)
+        depth = None
+        if with_depth:
+            depth = image[..., 3:4]
+            depth = torch.where(alpha > 0, depth, depth.detach().max()).squeeze(0)
+        return {
+            "rgb": rgb.squeeze(0),
+            "depth": depth,  # type: ignore[dict-item]
+            "accumulation": alpha.squeeze(0),
+            "background": background if self.training else background.expand(height, width, 3),
+        }
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR, SSIM and, where its weights are on the disk, LPIPS of a render, and photo and render side by side."""
+        photo = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
+        render = outputs["rgb"]
+        versions = {"": render}
+        if self.config.color_corrected_metrics:
+            versions["cc_"] = color_correct(render, photo)
+        metrics: dict[str, float] = {}
+        truth = photo.movedim(-1, 0)[None]
+        for prefix, image in versions.items():
+            predicted = image.movedim(-1, 0)[None]
+            metrics[f"{prefix}psnr"] = float(self.psnr(truth, predicted))
+            metrics[f"{prefix}ssim"] = float(self.ssim(truth, predicted))
+            lpips = self.lpips(truth, predicted)
+            if lpips is not None:
+                metrics[f"{prefix}lpips"] = lpips
+        return metrics, {"img": torch.cat([photo, render], dim=1)}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the parameters, in tensors and plain numbers."""
+        return {"step": self.step, "run_length": self.run_length, "strategy": dict(self.strategy_state)}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Continue with the strategy's running scores and the step of a checkpoint."""
+        self.step = state["step"]
+        self.strategy_state = {
+            name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in state["strategy"].items()
+        }

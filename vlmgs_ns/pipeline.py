@@ -1,0 +1,66 @@
+"""The pipeline of our methods: nerfstudio's, which looks at a checkpoint before anything loads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
+from nerfstudio.models.base_model import ModelConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+
+from vlmgs_ns import checkpoint
+from vlmgs_ns.datamanager import VlmFastGSDatamanagerConfig
+from vlmgs_ns.errors import InputError
+from vlmgs_ns.model import VlmFastGSModelConfig
+
+
+@dataclass
+class VlmFastGSPipelineConfig(VanillaPipelineConfig):
+    """Our data manager and model together."""
+
+    _target: type = field(default_factory=lambda: VlmFastGSPipeline)
+    datamanager: DataManagerConfig = field(default_factory=VlmFastGSDatamanagerConfig)
+    """Which photos, and at which size."""
+    model: ModelConfig = field(default_factory=VlmFastGSModelConfig)
+    """The Gaussians and how they are trained."""
+    checkpoint_dir: tyro.conf.Suppress[Path | None] = None
+    """The run's checkpoints, filled in by the trainer's config."""
+
+
+class VlmFastGSPipeline(VanillaPipeline):
+    """Data manager and model; a broken checkpoint or a scene without held-out photos ends in one clear message."""
+
+    config: VlmFastGSPipelineConfig
+
+    def __init__(
+        self,
+        config: VlmFastGSPipelineConfig,
+        device: torch.device | str,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        grad_scaler: Any = None,
+    ) -> None:
+        # ns-eval, ns-render, ns-export and ns-viewer build the pipeline and then load the newest checkpoint, whatever its state.
+        if test_mode != "val" and config.checkpoint_dir is not None:
+            checkpoint.check(checkpoint.newest(config.checkpoint_dir))
+        super().__init__(config, str(device), test_mode, world_size, local_rank, grad_scaler)
+
+    def get_average_eval_image_metrics(
+        self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
+    ) -> dict[str, float]:
+        """Mean metrics over the held-out photos.
+
+        Raises:
+            InputError: where the scene holds none out.
+        """
+        if len(self.datamanager.eval_dataset) == 0:  # type: ignore[attr-defined, arg-type]
+            raise InputError(
+                f"the scene {self.datamanager.get_datapath()} holds no photo out to evaluate on; "
+                "add photos, or train with a dataparser option such as --eval-mode interval"
+            )
+        return super().get_average_eval_image_metrics(step, output_path, get_std)
