@@ -327,7 +327,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 
     write_scene(tmp_path / "s", **TINY)
     before = contents(tmp_path)
-    monkeypatch.setattr("vlmgs_ns.toy.scene.write_colmap", fail)
+    monkeypatch.setattr("vlmgs_ns.toy.writer.write_colmap", fail)
     with pytest.raises(OSError, match="disk full"):
         write_scene(tmp_path / "s", overwrite=True, **TINY)
     assert contents(tmp_path) == before

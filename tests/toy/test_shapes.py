@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from vlmgs_ns.toy.shapes import Array, Box, Cone, Cylinder, Ellipsoid, Shape, Torus
+from vlmgs_ns.toy.shapes import Box, Cone, Cylinder, Ellipsoid, Torus
+from vlmgs_ns.toy.solid import Array, Shape
 
 SHAPES = {
     "sphere": Ellipsoid(0.5, 0.5, 0.5),
@@ -79,9 +80,7 @@ def grid(shape: Shape, face: int) -> tuple[Array, Array]:
         (Torus(1, 0.25), (1, 0, 3), (0, 0, -1), 2.75),
     ],
 )
-def test_hand_computed_hits(
-    shape: Shape, origin: tuple[float, ...], direction: tuple[float, ...], expected: float
-) -> None:
+def test_hand_computed_hits(shape: Shape, origin: tuple[float, ...], direction: tuple[float, ...], expected: float) -> None:
     assert shape.intersect(column(*origin), column(*direction))[0] == pytest.approx(expected, abs=3e-4)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vlmgs_ns.toy.shapes import Box, Cylinder, Ellipsoid, Shape, Torus
-from vlmgs_ns.toy.textures import PALETTE, Array, Material, encode, linear, paint
+from vlmgs_ns.toy.shapes import Box, Cylinder, Ellipsoid, Torus
+from vlmgs_ns.toy.solid import Array, Shape
+from vlmgs_ns.toy.textures import PALETTE, Material, encode, linear, paint
 
 RED, CREAM = "#c8242b", "#f4efe4"
 

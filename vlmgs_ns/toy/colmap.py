@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vlmgs_ns.toy.points import Points
-from vlmgs_ns.toy.shapes import Array
+from vlmgs_ns.toy.solid import Array
 from vlmgs_ns.toy.viewpoints import Pinhole, Viewpoint
 
 _PINHOLE = 1
@@ -62,8 +62,6 @@ def _points3d(points: Points, slots: Array) -> bytes:
     out = [struct.pack("<Q", len(points.xyz))]
     for i, end in enumerate(ends):
         start = ends[i - 1] if i else 0
-        out.append(
-            struct.pack("<Q3d3BdQ", i + 1, *points.xyz[i], *points.rgb[i].tolist(), points.error[i], end - start)
-        )
+        out.append(struct.pack("<Q3d3BdQ", i + 1, *points.xyz[i], *points.rgb[i].tolist(), points.error[i], end - start))
         out.append(track[start:end].tobytes())
     return b"".join(out)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmgs_ns.toy.shapes import Array
+from vlmgs_ns.toy.solid import Array
 from vlmgs_ns.toy.textures import linear, wave_noise
 
 SKIRTING = 0.11

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmgs_ns.toy.room import Part, SceneObject, yaw
-from vlmgs_ns.toy.shapes import Array, Box, Cone, Cylinder, Ellipsoid, Shape, Torus
+from vlmgs_ns.toy.shapes import Box, Cone, Cylinder, Ellipsoid, Torus
+from vlmgs_ns.toy.solid import Array, Shape
 from vlmgs_ns.toy.textures import DARK, LIGHT, PALETTE, Material
 
 ADJECTIVES = {
@@ -104,9 +105,7 @@ CATALOGUE = (
         ("table",),
         _single(lambda s, _: Ellipsoid(0.8 * s, 0.8 * s, 1.1 * s)),
     ),
-    Kind(
-        "can", "tin", ("plain", "stripes", "checker", "dots"), ("table",), _single(lambda s, _: Cylinder(0.68 * s, s))
-    ),
+    Kind("can", "tin", ("plain", "stripes", "checker", "dots"), ("table",), _single(lambda s, _: Cylinder(0.68 * s, s))),
     Kind(
         "cone",
         "pointed cone",

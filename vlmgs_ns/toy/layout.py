@@ -9,7 +9,7 @@ import numpy as np
 from vlmgs_ns.toy.decor import draw_decor
 from vlmgs_ns.toy.furniture import CATALOGUE, Kind, make_object, make_table
 from vlmgs_ns.toy.room import Room, SceneObject
-from vlmgs_ns.toy.shapes import Array
+from vlmgs_ns.toy.solid import Array
 from vlmgs_ns.toy.textures import PALETTE
 
 TABLE_HEIGHT = 0.62

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmgs_ns.toy.decor import LAMP_HALF
-from vlmgs_ns.toy.room import Part, Room
-from vlmgs_ns.toy.shapes import NEAREST, Array
+from vlmgs_ns.toy.room import Part, Room, rotate
+from vlmgs_ns.toy.solid import NEAREST, Array
 
 _SHELL_CELL, _PART_CELL = 0.07, 0.035
 """Metres between the nodes of a grid, on the room and on objects."""
@@ -81,13 +81,11 @@ def _bake_part(room: Room, part: Part, inward: bool) -> LightMap:
         u, v = np.meshgrid(np.linspace(0.0, 1.0, columns[-1]), np.linspace(0.0, 1.0, rows[-1]))
         # Nodes on an edge look past it: pull them in so that they see what the face sees.
         inset = 0.02
-        p, n = part.shape.surface(
-            face, np.clip(u.ravel(), inset / 4, 1 - inset / 4), np.clip(v.ravel(), inset, 1 - inset)
-        )
+        p, n = part.shape.surface(face, np.clip(u.ravel(), inset / 4, 1 - inset / 4), np.clip(v.ravel(), inset, 1 - inset))
         points.append(p)
         normals.append(-n if inward else n)
     world = part.to_world(np.concatenate(points, axis=1)).astype(np.float32)
-    normal = (part.rotation @ np.concatenate(normals, axis=1)).astype(np.float32)
+    normal = rotate(part.rotation, np.concatenate(normals, axis=1)).astype(np.float32)
     light = _light_at(room, world + _LIFT * normal, normal)
     sizes = np.array(rows) * np.array(columns)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -134,9 +132,7 @@ def _blocked(room: Room, p: Array, d: Array, limit: float = 1.0) -> Array:
 
 def _openness(room: Room, p: Array, n: Array) -> Array:
     """Share of the ambient light that reaches each point, [N] in [0, 1]: near walls and objects block it."""
-    helper = np.where(np.abs(n[2]) < 0.9, np.array([[0.0], [0.0], [1.0]]), np.array([[1.0], [0.0], [0.0]])).astype(
-        np.float32
-    )
+    helper = np.where(np.abs(n[2]) < 0.9, np.array([[0.0], [0.0], [1.0]]), np.array([[1.0], [0.0], [0.0]])).astype(np.float32)
     side = np.cross(helper, n, axis=0)
     side /= np.linalg.norm(side, axis=0)
     other = np.cross(n, side, axis=0)

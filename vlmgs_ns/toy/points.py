@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vlmgs_ns.toy.raycast import Photo
-from vlmgs_ns.toy.shapes import Array
+from vlmgs_ns.toy.solid import Array
 from vlmgs_ns.toy.viewpoints import Pinhole, Viewpoint
 
 NOISE = 0.004
@@ -36,9 +36,7 @@ class Points:
     """Where the view sees it: column and row, pixel centres at half integers, [M, 2]."""
 
 
-def sample_points(
-    rng: np.random.Generator, lens: Pinhole, views: list[Viewpoint], photos: list[Photo], count: int
-) -> Points:
+def sample_points(rng: np.random.Generator, lens: Pinhole, views: list[Viewpoint], photos: list[Photo], count: int) -> Points:
     """At most ``count`` points from random pixels of the training views, each seen by at least two of these.
 
     Fewer remain where too few pixels are seen twice. Held-out views add observations, never points or colours.

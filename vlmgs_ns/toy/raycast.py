@@ -9,7 +9,7 @@ import numpy as np
 from vlmgs_ns.toy.decor import paint_ceiling, paint_floor, paint_wall
 from vlmgs_ns.toy.light import LightMap, panel_points
 from vlmgs_ns.toy.room import Part, Room, rotate
-from vlmgs_ns.toy.shapes import Array
+from vlmgs_ns.toy.solid import Array
 from vlmgs_ns.toy.textures import encode, paint
 from vlmgs_ns.toy.viewpoints import Pinhole, Viewpoint
 
@@ -161,9 +161,7 @@ def _shade_shell(room: Room, light_map: LightMap, p: Array) -> Array:
         if k == 4:
             albedo = paint_floor(room.decor, x, y)
         else:
-            albedo, glow = (
-                paint_ceiling(x, y) if k == 5 else paint_wall(room.decor, room.decor.walls[k], y if k < 2 else x, z)
-            )
+            albedo, glow = paint_ceiling(x, y) if k == 5 else paint_wall(room.decor, room.decor.walls[k], y if k < 2 else x, z)
             level = np.where(glow, np.float32(_GLOW), level)
         for row, values in zip(out, albedo, strict=True):
             row[at] = values * level

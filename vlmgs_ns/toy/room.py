@@ -11,7 +11,8 @@ from functools import cached_property
 import numpy as np
 
 from vlmgs_ns.toy.decor import Decor
-from vlmgs_ns.toy.shapes import Array, Box, Shape
+from vlmgs_ns.toy.shapes import Box
+from vlmgs_ns.toy.solid import Array, Shape
 from vlmgs_ns.toy.textures import Material
 
 

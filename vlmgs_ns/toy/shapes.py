@@ -1,114 +1,15 @@
-"""Solids a ray meets in closed form: ellipsoid, box, cylinder, cone and torus.
-
-Vectors are stored component first, ``[3, N]``, so that every operation below runs over contiguous memory. Each solid
-sits at the origin of its own frame (metres, z up). Besides the ray test a solid has *charts*: its surface is cut into
-``faces``, each a unit square (u, v), so that light can be baked into small grids and patterns painted on the surface.
-"""
+"""Solids a ray meets: ellipsoid, box, cylinder and cone in closed form, the torus by sphere tracing."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
-Array = np.ndarray
+from vlmgs_ns.toy.solid import NEAREST, TINY, Array, Shape, first_crossing, quadratic_interval, slab
 
-NEAREST = 1e-4
-"""Rays start this far (in units of the direction) from their origin, so that a surface does not hit itself."""
-_TINY = 1e-9
 _TORUS_STEPS = 200
 _TORUS_TOLERANCE = 1e-4
-
-
-def first_crossing(
-    enter: Array,  # [N]
-    leave: Array,  # [N]
-) -> Array:  # [N]
-    """First crossing after :data:`NEAREST` of the inside interval [enter, leave]; infinity where there is none."""
-    t = np.where(enter > NEAREST, enter, leave)
-    return np.where((enter <= leave) & (t > NEAREST), t, np.inf).astype(np.float32)
-
-
-def slab(
-    origin: Array,  # [N] or [1]
-    direction: Array,  # [N]
-    half: float,
-) -> tuple[Array, Array]:  # [N], [N]
-    """Interval of t in which ``origin + t * direction`` lies in [-half, half], along one axis."""
-    inverse = 1.0 / np.where(np.abs(direction) < _TINY, np.float32(_TINY), direction)
-    middle = -origin * inverse
-    reach = half * np.abs(inverse)
-    return middle - reach, middle + reach
-
-
-def quadratic_interval(
-    a: Array,  # [N], positive
-    b: Array,  # [N], half of the linear coefficient
-    c: Array,  # [N] or [1]
-) -> tuple[Array, Array]:  # [N], [N]
-    """Interval where a t² + 2 b t + c ≤ 0 for a > 0; empty, (inf, -inf), where the parabola stays above zero."""
-    a = np.maximum(a, np.float32(_TINY))
-    under = b * b - a * c
-    root = np.sqrt(np.maximum(under, 0.0))
-    misses = under < 0.0
-    return np.where(misses, np.inf, (-b - root) / a), np.where(misses, -np.inf, (-b + root) / a)
-
-
-class Shape(ABC):
-    """A solid at the origin of its own frame."""
-
-    faces: int = 1
-
-    @property
-    @abstractmethod
-    def half(self) -> tuple[float, float, float]:
-        """Half extents of the bounding box in the solid's own frame, metres."""
-
-    @abstractmethod
-    def intersect(
-        self,
-        origin: Array,  # [3, N] or [3, 1]
-        direction: Array,  # [3, N], any length
-    ) -> Array:  # [N]
-        """Smallest t > NEAREST at which ``origin + t * direction`` crosses the surface; infinity for a miss."""
-
-    @abstractmethod
-    def chart(
-        self,
-        p: Array,  # [3, N] on the surface
-    ) -> tuple[Array, Array, Array]:  # face [N] int, u [N], v [N]
-        """Face and position in [0, 1]² of points of the surface."""
-
-    @abstractmethod
-    def surface(
-        self,
-        face: int,
-        u: Array,  # [N] in [0, 1]
-        v: Array,  # [N] in [0, 1]
-    ) -> tuple[Array, Array]:  # points [3, N], outward unit normals [3, N]
-        """Inverse of :meth:`chart` for one face, with the outward unit normal."""
-
-    @abstractmethod
-    def lengths(
-        self,
-        face: int,
-        v: Array,  # [N]
-    ) -> tuple[Array, float]:  # [N], scalar
-        """Metres that u = 0..1 spans at height ``v`` of a face, and metres that v = 0..1 spans."""
-
-    @abstractmethod
-    def support(self, direction: Array) -> float:
-        """Largest ``direction · p`` over the solid, for a ``direction`` of shape [3]; gives tight bounding boxes."""
-
-    def wraps(self, face: int) -> bool:
-        """Whether u = 0 and u = 1 of this face are the same line."""
-        return face == 0
-
-    @property
-    def bounding_radius(self) -> float:
-        """Radius in metres of a sphere about the origin that holds the solid."""
-        return float(np.linalg.norm(self.half))
 
 
 def _angle(x: Array, y: Array) -> Array:
@@ -288,7 +189,7 @@ class Cone(Shape):
         k2 = np.float32((self.radius / (2.0 * self.half_height)) ** 2)
         down = self.half_height - origin[2]
         a = direction[0] ** 2 + direction[1] ** 2 - k2 * direction[2] ** 2
-        a = np.where(np.abs(a) < _TINY, np.float32(_TINY), a)
+        a = np.where(np.abs(a) < TINY, np.float32(TINY), a)
         b = origin[0] * direction[0] + origin[1] * direction[1] + k2 * down * direction[2]
         c = origin[0] ** 2 + origin[1] ** 2 - k2 * down**2
         under = b * b - a * c

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmgs_ns.toy.shapes import Array, Shape
+from vlmgs_ns.toy.solid import Array, Shape
 
 PALETTE = {
     "red": "#c8242b",
@@ -101,9 +101,7 @@ def _flat(material: Material, shape: Shape, face: int, u: Array, v: Array) -> Ar
         dx = (x - np.floor(x) - 0.5) * width / count
         dy = (v - middle_of_row) * height
         return (dx * dx + dy * dy < (0.31 * period) ** 2).astype(np.float32)
-    raise ValueError(
-        f"pattern {material.pattern!r} is unknown; use plain, stripes, segments, checker, dots, wood or marble"
-    )
+    raise ValueError(f"pattern {material.pattern!r} is unknown; use plain, stripes, segments, checker, dots, wood or marble")
 
 
 def _repeats(length: float, period: float) -> int:
@@ -114,8 +112,7 @@ def _repeats(length: float, period: float) -> int:
 def wave_noise(x: Array, y: Array, z: Array | float = 0.0) -> Array:
     """Smooth pattern without visible repeats in about [-1, 1]; arguments in radians, any equal shapes."""
     return 0.5 * (
-        np.sin(1.0 * x + 1.7 * np.sin(0.7 * y + 0.4) + 0.9 * z)
-        + np.sin(0.8 * y - 1.3 * np.sin(0.9 * x + 1.9) + 1.1 * z)
+        np.sin(1.0 * x + 1.7 * np.sin(0.7 * y + 0.4) + 0.9 * z) + np.sin(0.8 * y - 1.3 * np.sin(0.9 * x + 1.9) + 1.1 * z)
     )
 
 

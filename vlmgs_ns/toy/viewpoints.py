@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmgs_ns.toy.room import Room
-from vlmgs_ns.toy.shapes import Array
+from vlmgs_ns.toy.solid import Array
 
 TRAIN_HEIGHTS = (1.45, 0.95, 1.9)
 """Heights in metres of the training cameras."""
@@ -63,9 +63,7 @@ def look_at(position: Array, target: Array, held_out: bool = False) -> Viewpoint
     forward = (target - position) / np.linalg.norm(target - position)
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
-    return Viewpoint(
-        np.stack([right, np.cross(forward, right), forward], axis=1), np.asarray(position, np.float64), held_out
-    )
+    return Viewpoint(np.stack([right, np.cross(forward, right), forward], axis=1), np.asarray(position, np.float64), held_out)
 
 
 def draw_viewpoints(rng: np.random.Generator, room: Room, views: int, held_out: int) -> list[Viewpoint]:
@@ -77,9 +75,7 @@ def draw_viewpoints(rng: np.random.Generator, room: Room, views: int, held_out: 
     return [both[i] for i in np.argsort(order, kind="stable")]
 
 
-def _draw(
-    rng: np.random.Generator, room: Room, count: int, heights: tuple[float, ...], held_out: bool
-) -> list[Viewpoint]:
+def _draw(rng: np.random.Generator, room: Room, count: int, heights: tuple[float, ...], held_out: bool) -> list[Viewpoint]:
     """``count`` cameras in one turn of the room: most look across the middle, every third at a wall from inside."""
     out = []
     for k in range(count):
