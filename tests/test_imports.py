@@ -1,0 +1,124 @@
+"""Imports inside the package point one way, and light commands import light modules."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "vlmgs_ns"
+ROOT = Path(__file__).resolve().parents[1] / PACKAGE
+
+LAYERS = (
+    {"rasterize", "toy"},
+    {"densify", "guidance", "semantics"},
+    {"panel"},
+    {"model", "datamanager"},
+    {"pipeline", "trainer", "evaluation"},
+    {"config", "cli", "commands", "demo"},
+)
+"""Lowest first. A unit (a file or folder of the package) imports from its own layer or a lower one. Units that are in no layer
+are helpers: they import helpers alone, and every layer may import them."""
+
+WITHOUT_NERFSTUDIO = {"rasterize", "toy", "densify", "guidance", "semantics"}
+PURE = {
+    f"{PACKAGE}.{name}"
+    for name in ("guidance.reply", "guidance.regions", "semantics.losses", "semantics.query", "semantics.hybrid")
+}
+"""Modules that import nothing of ours."""
+
+
+def module_name(path: Path) -> str:
+    parts = (PACKAGE, *path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imports(tree: ast.AST, everywhere: bool) -> Iterator[str]:
+    """Names imported at module level, or with ``everywhere`` inside functions too; never those for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide which layer they reach"
+            # Whether a name is a module or a value inside one is settled by who asks.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            continue
+        elif everywhere or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from imports(node, everywhere)
+
+
+def imports_of(module: str, everywhere: bool) -> set[str]:
+    return set(imports(ast.parse(MODULES[module].read_text(encoding="utf-8")), everywhere))
+
+
+def our_imports(module: str) -> set[str]:
+    """Our modules that a module imports, anywhere in its file."""
+    ours = {name for name in imports_of(module, everywhere=True) if name.split(".")[0] == PACKAGE}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in ours} - {PACKAGE}
+
+
+def unit(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def layer(module: str) -> int:
+    """Index of a module's layer; -1 for helpers."""
+    return next((k for k, units in enumerate(LAYERS) if unit(module) in units), -1)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_down(module: str) -> None:
+    upward = {name for name in our_imports(module) if layer(name) > layer(module)}
+    assert not upward, f"{module} imports from a higher layer: {sorted(upward)}"
+
+
+def test_no_module_reaches_itself() -> None:
+    graph = {module: our_imports(module) - {module} for module in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports go in a circle: {' → '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if unit(name) in WITHOUT_NERFSTUDIO))
+def test_lower_layers_know_no_nerfstudio_at_module_level(module: str) -> None:
+    assert not {name for name in imports_of(module, everywhere=False) if name.split(".")[0] == "nerfstudio"}
+
+
+def test_pure_modules_import_nothing_of_ours() -> None:
+    assert not {module: our_imports(module) for module in PURE & MODULES.keys() if our_imports(module)}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level names in sys.modules after a statement, in a fresh interpreter."""
+    program = f"{statement}\nimport sys\nsys.stdout.write(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
+    return set(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_the_command_line_is_light() -> None:
+    assert not loaded_by("import vlmgs_ns.cli") & {"torch", "numpy", "numba", "nerfstudio", "PIL"}
+
+
+@pytest.mark.parametrize(
+    ("source", "everywhere", "expected"),
+    [
+        ("import numpy.linalg", False, {"numpy.linalg"}),
+        ("from a.b import c, d", False, {"a.b.c", "a.b.d"}),
+        ("def f():\n import numba", False, set()),
+        ("def f():\n import numba", True, {"numba"}),
+        ("class A:\n import numba", False, {"numba"}),
+        ("try:\n import tbb\nexcept ImportError:\n tbb = None", False, {"tbb"}),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n import numba", True, {"typing.TYPE_CHECKING"}),
+    ],
+)
+def test_the_reader_of_imports(source: str, everywhere: bool, expected: set[str]) -> None:
+    assert set(imports(ast.parse(source), everywhere)) == expected

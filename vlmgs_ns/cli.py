@@ -1,0 +1,46 @@
+"""The ``vlmgs`` command: what the method offers beside nerfstudio's own commands.
+
+A subcommand is a dataclass in its own file under ``commands``: its fields are the flags, their docstrings the help. Those
+files import nothing heavy at the top, so that ``vlmgs --help`` answers at once; ``run`` does the importing. To add one, add its
+class to ``Command``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from vlmgs_ns.commands.demo import Demo
+from vlmgs_ns.commands.scene import Scene
+from vlmgs_ns.errors import InputError
+
+Command = Annotated[Demo, tyro.conf.subcommand("demo")] | Annotated[Scene, tyro.conf.subcommand("scene")]
+
+_DESCRIPTION = (
+    "What vlm-fastgs offers beside nerfstudio's own commands, which train, show, render and export: ns-train vlm-fastgs --help"
+)
+
+
+def entrypoint() -> None:
+    """Parse the command line and run the subcommand.
+
+    Exits with 0 after success, 1 with one line on stderr where a value or a file cannot be used, 2 where the command line is
+    wrong, 130 after Ctrl-C, and 141 where the reader of a pipe went away.
+    """
+    command = tyro.cli(Command, prog="vlmgs", description=_DESCRIPTION)  # type: ignore[call-overload]
+    try:
+        command.run()
+    except KeyboardInterrupt:
+        Console(stderr=True).print("[yellow]Stopped.")
+        raise SystemExit(128 + signal.SIGINT) from None
+    except BrokenPipeError:
+        # Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except OSError as error:
+        raise InputError(f"{error.filename or 'the system'}: {error.strerror or error}") from None

@@ -1,0 +1,64 @@
+"""Progress of work that takes more than a moment: a bar on a terminal, now and then a line anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Report = Callable[..., None]
+"""Called with the units done so far and optionally a note about them."""
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def say(text: str) -> None:
+    """Print ``text`` as it is: paths and commands are neither wrapped nor coloured, so that they can be copied."""
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def bar(label: str, total: int, console: Console | None = None) -> Iterator[Report]:
+    """Show progress through ``total`` units until the block ends.
+
+    Args:
+        label: what is being done.
+        total: units of work.
+        console: where to show it; the standard output by default.
+
+    Yields:
+        ``report(done, note="")``.
+    """
+    console = console or Console()
+    if console.is_terminal:
+        yield from _bar(label, total, console)
+    else:
+        yield from _lines(label, total, console)
+
+
+def _bar(label: str, total: int, console: Console) -> Iterator[Report]:
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn()),
+        *(TextColumn("left"), TimeRemainingColumn(compact=True), TextColumn("{task.fields[note]}", style="dim")),
+    )
+    with Progress(*columns, console=console) as shown:
+        task = shown.add_task(label, total=total, note="")
+        yield lambda done, note="": shown.update(task, completed=done, note=note)
+
+
+def _lines(label: str, total: int, console: Console) -> Iterator[Report]:
+    start = last = time.monotonic()
+
+    def report(done: int, note: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done < total and now - last < _SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        line = f"{label} {done}/{total}, {now - start:.0f} s{', ' + note if note else ''}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    yield report
