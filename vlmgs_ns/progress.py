@@ -12,8 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Report = Callable[..., None]
 """Called with the units done so far and optionally a note about them."""
 
-_SECONDS_BETWEEN_LINES = 10.0
-
 
 def say(text: str) -> None:
     """Print ``text`` as it is: paths and commands are neither wrapped nor coloured, so that they can be copied."""
@@ -21,13 +19,14 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def bar(label: str, total: int, console: Console | None = None) -> Iterator[Report]:
+def bar(label: str, total: int, console: Console | None = None, seconds_between_lines: float = 10.0) -> Iterator[Report]:
     """Show progress through ``total`` units until the block ends.
 
     Args:
         label: what is being done.
         total: units of work.
         console: where to show it; the standard output by default.
+        seconds_between_lines: least time between two lines where it is no terminal.
 
     Yields:
         ``report(done, note="")``.
@@ -36,26 +35,26 @@ def bar(label: str, total: int, console: Console | None = None) -> Iterator[Repo
     if console.is_terminal:
         yield from _bar(label, total, console)
     else:
-        yield from _lines(label, total, console)
+        yield from _lines(label, total, console, seconds_between_lines)
 
 
 def _bar(label: str, total: int, console: Console) -> Iterator[Report]:
     columns = (
         *(TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn()),
-        *(TextColumn("left"), TimeRemainingColumn(compact=True), TextColumn("{task.fields[note]}", style="dim")),
+        *(TextColumn("left"), TimeRemainingColumn(compact=True), TextColumn("{task.fields[note]}", style="dim", markup=False)),
     )
     with Progress(*columns, console=console) as shown:
         task = shown.add_task(label, total=total, note="")
         yield lambda done, note="": shown.update(task, completed=done, note=note)
 
 
-def _lines(label: str, total: int, console: Console) -> Iterator[Report]:
+def _lines(label: str, total: int, console: Console, seconds_between_lines: float) -> Iterator[Report]:
     start = last = time.monotonic()
 
     def report(done: int, note: str = "") -> None:
         nonlocal last
         now = time.monotonic()
-        if done < total and now - last < _SECONDS_BETWEEN_LINES:
+        if done < total and now - last < seconds_between_lines:
             return
         last = now
         line = f"{label} {done}/{total}, {now - start:.0f} s{', ' + note if note else ''}"
