@@ -12,6 +12,7 @@ import torch
 from tests.rasterize.scenes import Scene, flat_splats, random_scene
 from tests.rasterize.twin import twin_rasterization
 from vlmgs_ns.rasterize import rasterization
+from vlmgs_ns.rasterize.threads import get_num_threads, set_num_threads
 
 NAMES = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks")
 
@@ -216,7 +217,7 @@ def test_compact_box_keeps_exactly_the_tiles_that_meet_the_ellipse() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_bits_do_not_depend_on_the_number_of_threads(threads: int) -> None:
-    scene, count = random_scene(10, 9000, 160, 120, size=0.03), torch.get_num_threads()
+    scene, count = random_scene(10, 9000, 160, 120, size=0.03), get_num_threads()
 
     def everything() -> list[torch.Tensor]:
         tensors = scene.tensors()
@@ -228,11 +229,11 @@ def test_bits_do_not_depend_on_the_number_of_threads(threads: int) -> None:
         return [image.detach(), alphas.detach(), *grads]
 
     reference = everything()
-    torch.set_num_threads(threads)
+    set_num_threads(threads)
     try:
         assert all(torch.equal(a, b) for a, b in zip(reference, everything(), strict=True))
     finally:
-        torch.set_num_threads(count)
+        set_num_threads(count)
 
 
 def test_several_threads_may_render_at_once() -> None:
