@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from vlmgs_ns.commands.scene import SceneSettings
+from vlmgs_ns.errors import InputError
 
 
 @dataclass
@@ -25,10 +26,30 @@ class Demo:
     """Length of the turntable video: one turn around the room."""
 
     def run(self) -> None:
-        """Run it."""
+        """Run it; what cannot work is refused before anything is imported or written."""
+        self._check()
         # torch's OpenMP threads would spin after each operation and take the cores from the rasteriser's: measured on two shared
         # cores, a training step took 1.4 s instead of 0.13 s. libgomp reads this once, when torch is first imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from vlmgs_ns.demo import run_demo
 
         run_demo(self.out, self.scene, self.max_num_iterations, self.turntable_seconds)
+
+    def _check(self) -> None:
+        from vlmgs_ns.toy.scene import is_scene
+
+        if self.max_num_iterations < 1:
+            raise InputError(f"--max-num-iterations {self.max_num_iterations} trains nothing; give 1 or more")
+        if not 0 < self.turntable_seconds <= 600:
+            raise InputError(f"--turntable-seconds {self.turntable_seconds:g} is no length for a video; give a number up to 600")
+        if self.scene.held_out < 1:
+            raise InputError(f"--held-out {self.scene.held_out} leaves nothing to compare with; give 1 or more")
+        if self.scene.views - self.scene.held_out < 3:
+            raise InputError(
+                f"--views {self.scene.views} with --held-out {self.scene.held_out} leaves less than 3 photos to train on; "
+                f"give --views {self.scene.held_out + 3} or more"
+            )
+        if self.out.exists() and not self.out.is_dir():
+            raise InputError(f"{self.out} is a file, but a demo is a folder; choose another path")
+        if self.out.is_dir() and any(self.out.iterdir()) and not is_scene(self.out / "scene"):
+            raise InputError(f"{self.out} holds something that is not a demo; choose a new folder")

@@ -1,0 +1,135 @@
+"""The ``vlmgs`` command through its console script."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+VLMGS = str(Path(sysconfig.get_path("scripts")) / "vlmgs")
+TINY = ("--views", "6", "--held-out", "2", "--width", "32", "--height", "24", "--points", "100")
+
+
+def run(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([VLMGS, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def assert_one_line_error(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1, done.stderr
+    for part in parts:
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize("command", [(), ("scene",), ("demo",)])
+def test_help_explains_every_flag(command: tuple[str, ...]) -> None:
+    done = run(*command, "--help")
+    assert done.returncode == 0
+    text = " ".join(done.stdout.replace("│", " ").split())
+    if not command:
+        assert "scene" in text and "demo" in text
+        return
+    for flag in ("--seed INT", "--views INT", "--held-out INT", "--width INT", "--height INT", "--points INT"):
+        after = text.partition(flag)[2]
+        assert len(after.partition("(default:")[0]) > 15, f"{flag} is not explained"
+
+
+def test_scene_writes_what_it_says(tmp_path: Path) -> None:
+    done = run("scene", "my room", *TINY, "--seed", 5, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    transforms = json.loads((tmp_path / "my room" / "transforms.json").read_text(encoding="utf-8"))
+    labels = json.loads((tmp_path / "my room" / "labels.json").read_text(encoding="utf-8"))
+    assert len(transforms["train_filenames"]) == 4 and len(transforms["val_filenames"]) == 2
+    assert labels["seed"] == 5
+    assert Image.open(tmp_path / "my room" / "images" / "frame_00001.png").size == (32, 24)
+    assert "4 photos to train on, 2 held out" in done.stdout
+    assert f"{len(labels['objects'])} objects" in done.stdout
+    assert all(thing["name"] in done.stdout for thing in labels["objects"])
+    assert "6/6" in done.stdout  # progress
+    assert "ns-train vlm-fastgs-lite --data 'my room'" in done.stdout
+
+
+def test_scene_is_decided_by_its_seed(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run("scene", tmp_path / name, *TINY, "--seed", seed).returncode == 0
+    photo = {name: (tmp_path / name / "images" / "frame_00001.png").read_bytes() for name in "abc"}
+    assert photo["a"] == photo["b"] != photo["c"]
+
+
+def test_scene_with_depth_and_no_view_held_out(tmp_path: Path) -> None:
+    done = run("scene", tmp_path / "room", *TINY, "--held-out", 0, "--depth")
+    assert done.returncode == 0
+    assert "depth maps" in done.stdout and "held out" not in done.stdout
+    assert np.asarray(Image.open(next((tmp_path / "room" / "depth").iterdir()))).max() > 500  # millimetres
+
+
+def test_scene_replaces_only_a_scene_and_only_when_told(tmp_path: Path) -> None:
+    out = tmp_path / "room"
+    assert run("scene", out, *TINY, "--seed", 1).returncode == 0
+    before = (out / "labels.json").read_bytes()
+    assert_one_line_error(run("scene", out, *TINY, "--seed", 2), str(out), "--overwrite")
+    assert (out / "labels.json").read_bytes() == before
+    assert run("scene", out, *TINY, "--seed", 2, "--overwrite").returncode == 0
+    assert (out / "labels.json").read_bytes() != before
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    assert_one_line_error(run("scene", mine, *TINY, "--overwrite"), str(mine))
+    assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (("--held-out", "6"), ("held_out is 6", "0 to 5")),
+        (("--seed", "-1"), ("seed is -1",)),
+        (("--width", "8"), ("8 x 24", "16 or more")),
+    ],
+)
+def test_a_setting_out_of_range_is_one_line(tmp_path: Path, flags: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    assert_one_line_error(run("scene", tmp_path / "room", *TINY, *flags), *parts)
+    assert not (tmp_path / "room").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_one_line_error(run("scene", tmp_path / "file" / "room", *TINY), str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("args", [("scene",), ("scene", "room", "--views", "many"), ("sceen",), ()])
+def test_a_wrong_command_line_is_status_2(args: tuple[str, ...], tmp_path: Path) -> None:
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_ctrl_c_ends_cleanly_and_leaves_nothing(tmp_path: Path) -> None:
+    slow = ("--views", "400", "--width", "640", "--height", "480")
+    process = subprocess.Popen([VLMGS, "scene", "room", *slow], cwd=tmp_path, stdout=-1, stderr=-1, text=True)
+    cpu_seconds = 0.0
+    while cpu_seconds < 1.0 and process.poll() is None:  # until it is at work
+        time.sleep(0.05)
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        cpu_seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == "Stopped."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    process = subprocess.Popen([VLMGS, "scene", "room", *TINY], cwd=tmp_path, stdout=-1, stderr=-1, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.wait(timeout=60)
