@@ -99,7 +99,7 @@ def to_array(image: Image.Image) -> Array:  # [H, W, 3 or 4] uint8
         grey = np.asarray(image).astype(np.int64) >> 8
         return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1)
     has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+    return np.array(image.convert("RGBA" if has_alpha else "RGB"))
 
 
 class PhotoDataset(InputDataset):

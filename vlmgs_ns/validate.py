@@ -17,6 +17,7 @@ from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.data.utils import colmap_parsing_utils as colmap
 from nerfstudio.utils.rich_utils import CONSOLE
+from PIL import UnidentifiedImageError
 
 from vlmgs_ns.errors import InputError
 
@@ -156,6 +157,10 @@ def parsing(parser: DataParserConfig) -> Iterator[None]:
         ) from None
     except FileNotFoundError as error:
         raise InputError(f"the file {error.filename} named by the scene {parser.data} is missing; put it back") from None
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"a photo of the scene {parser.data} cannot be decoded ({error}); replace the file or remove its pose"
+        ) from None
     except (AssertionError, LookupError, ValueError, OSError, RuntimeError) as error:
         if isinstance(parser, ColmapDataParserConfig):
             _check_colmap_poses(parser.data / parser.colmap_path)

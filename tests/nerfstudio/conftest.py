@@ -1,4 +1,4 @@
-"""A tiny scene, nerfstudio's commands as subprocesses that cannot reach the network, and one trained run that most tests share."""
+"""A tiny scene, nerfstudio's commands as subprocesses cut off from the network, and one trained run that most tests share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports nerfstudio once and runs each command line that it reads in a fork: what a console script does, without its ten seconds of import.
+"""Imports nerfstudio once and runs each command line that it reads in a fork: a console script without ten seconds of import.
 
 Reads lines of JSON ``{"argv": [...], "cwd": "…", "output": "…"}`` and answers each with the exit status.
 """
