@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 
 from vlmgs_ns import validate
@@ -73,6 +74,16 @@ class VlmFastGSDatamanager(FullImageDatamanager[PhotoDataset]):
             self.train_dataset.check_files()
             self.eval_dataset.check_files()
             _ = self.cached_train
+
+    def sample_training_views(self, count: int) -> Iterator[tuple[Cameras, dict[str, torch.Tensor]]]:
+        """`count` different training cameras with their photos, at random; all of them where there are fewer.
+
+        The order in which training sees the photos is left as it is.
+        """
+        for index in torch.randperm(len(self.train_dataset))[:count].tolist():
+            camera = self.train_dataset.cameras[index : index + 1].to(self.device)
+            camera.metadata = {**(camera.metadata or {}), "cam_idx": index}
+            yield camera, self.cached_train[index]
 
     def get_state(self) -> dict[str, Any]:
         """What decides which camera comes next, in tensors and plain numbers, for a checkpoint."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from gsplat.strategy import DefaultStrategy
@@ -21,6 +22,9 @@ from nerfstudio.utils.colors import get_color
 from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 
+from vlmgs_ns.densify.scores import Scores, View, multi_view_scores
+from vlmgs_ns.densify.seeding import camera_extent, uniform_points
+from vlmgs_ns.densify.strategy import FastGSStrategy
 from vlmgs_ns.lpips import Lpips
 from vlmgs_ns.rasterize import rasterization
 from vlmgs_ns.schedule import Steps, resolve
@@ -40,6 +44,8 @@ class VlmFastGSModelConfig(SplatfactoModelConfig):
     _target: type = field(default_factory=lambda: VlmFastGSModel)
     run_length: int = 0
     """Iterations that fractions of the run are of; 0: --max-num-iterations, or what a resumed checkpoint was begun with."""
+    densification: Literal["fastgs", "default"] = "fastgs"
+    """Which Gaussians are born and die: FastGS' multi-view consistent strategy, or gsplat's DefaultStrategy, Splatfacto's."""
     warmup_length: Steps = 0.025  # type: ignore[assignment]
     """Iteration, or fraction of the run, until which no Gaussian is born or dies."""
     refine_every: Steps = 0.025  # type: ignore[assignment]
@@ -50,10 +56,44 @@ class VlmFastGSModelConfig(SplatfactoModelConfig):
     """Iterations, or fraction of the run, until the training resolution doubles."""
     sh_degree_interval: Steps = 0.05  # type: ignore[assignment]
     """Iterations, or fraction of the run, until one more degree of spherical harmonics is used."""
-    stop_screen_size_at: Steps = 0.2  # type: ignore[assignment]
-    """Iteration, or fraction of the run, until which Gaussians large on the screen are split and pruned."""
+    stop_screen_size_at: Steps = 0.75  # type: ignore[assignment]
+    """Iteration, or fraction of the run, until which Gaussians that are large on the screen are pruned."""
     reset_alpha_every: int = 6
     """Densifications between resets of the opacities."""
+    cull_alpha_thresh: float = 0.005
+    """Opacity below which a Gaussian is a candidate for removal while densifying."""
+    cull_scale_thresh: float = 0.1
+    """Size, as a fraction of the scene's extent, above which a Gaussian is a candidate after the first opacity reset."""
+    densify_grad_thresh: float = 0.0002
+    """Gradient of the 2-D mean, in units of half the picture, from which small Gaussians are cloned."""
+    densify_absgrad_thresh: float = 0.0012
+    """Absolute gradient (AbsGS) of the 2-D mean from which large Gaussians are split."""
+    densify_size_thresh: float = 0.001
+    """Size, as a fraction of the scene's extent, up to which a Gaussian is small."""
+    score_views: int = 10
+    """K: training views that each round renders to score Gaussians; all of them where there are fewer."""
+    score_error_thresh: float = 0.1
+    """τ: normalised error from which a pixel asks for help."""
+    importance_thresh: float = 5.0
+    """Pixels asking for help to which a Gaussian must contribute, per view, before it is densified."""
+    consistent_growth: bool = True
+    """VCD: densify only what several views ask for."""
+    consistent_pruning: bool = True
+    """VCP: remove half of the candidates, drawn by how much several views blame them; else remove them all."""
+    opacity_ceiling: float = 0.8
+    """Opacities are clamped to this after each densification; 1: never."""
+    final_prune_every: Steps = 0.15  # type: ignore[assignment]
+    """Iterations, or fraction of the run, between prunings after the last densification; 0: none."""
+    final_prune_opacity: float = 0.1
+    """Opacity below which those prunings remove."""
+    final_prune_score: float = 0.9
+    """Pruning score in [0, 1] above which those prunings remove."""
+    max_gaussians: int = 3_000_000
+    """The count of Gaussians never exceeds this; the highest scores win."""
+    max_new_per_round: int = 500_000
+    """The most Gaussians that one densification adds; the highest scores win."""
+    random_opacity: float = 0.5
+    """Opacity with which random Gaussians start; those at the scene's points start with 0.1, as in 3DGS."""
     random_scale: float = 1.0
     """Side of the cube in which random Gaussians start, in units of the scene's extent (twice the radius of the cameras)."""
     compact_box: float | None = None
@@ -101,17 +141,18 @@ class VlmFastGSModel(SplatfactoModel):
             x, y, w = self.config.grid_shape
             self.bil_grids = BilateralGrid(num=self.num_train_data, grid_X=x, grid_Y=y, grid_W=w)
         self.strategy = self._make_strategy()
-        self.strategy_state = self.strategy.initialize_state(scene_scale=1.0)
+        scale = self._extent()[1] if self.config.densification == "fastgs" else 1.0
+        self.strategy_state = self.strategy.initialize_state(scene_scale=scale)
+        self.training_views: Callable[[int], Iterator[tuple[Cameras, dict[str, Tensor]]]] | None = None
 
     def _make_strategy(self) -> DefaultStrategy:
         """Which Gaussians are born and which die."""
         config = self.config
         reset_every = max(1, config.reset_alpha_every * int(config.refine_every))
-        return DefaultStrategy(
+        common: dict[str, Any] = dict(
             prune_opa=config.cull_alpha_thresh,
             grow_grad2d=config.densify_grad_thresh,
             grow_scale3d=config.densify_size_thresh,
-            grow_scale2d=config.split_screen_size,
             prune_scale3d=config.cull_scale_thresh,
             prune_scale2d=config.cull_screen_size,
             refine_scale2d_stop_iter=int(config.stop_screen_size_at),
@@ -119,12 +160,61 @@ class VlmFastGSModel(SplatfactoModel):
             refine_stop_iter=int(config.stop_split_at),
             reset_every=reset_every,
             refine_every=int(config.refine_every),
-            # Splatfacto waits until every photo was seen once; in a short run over many photos that would be for ever.
-            pause_refine_after_reset=min(self.num_train_data + int(config.refine_every), reset_every // 2),
-            absgrad=config.use_absgrad,
-            revised_opacity=False,
-            verbose=False,
         )
+        if config.densification == "default":
+            return DefaultStrategy(
+                **common,
+                grow_scale2d=config.split_screen_size,
+                # Splatfacto waits until every photo was seen once; in a short run over many photos that would be for ever.
+                pause_refine_after_reset=min(self.num_train_data + int(config.refine_every), reset_every // 2),
+                absgrad=config.use_absgrad,
+                revised_opacity=False,
+                verbose=False,
+            )
+        return FastGSStrategy(
+            **common,
+            grow_absgrad2d=config.densify_absgrad_thresh,
+            consistent_growth=config.consistent_growth,
+            importance_threshold=config.importance_thresh,
+            consistent_pruning=config.consistent_pruning,
+            opacity_ceiling=config.opacity_ceiling,
+            final_prune_every=int(config.final_prune_every),
+            final_prune_opa=config.final_prune_opacity,
+            final_prune_score=config.final_prune_score,
+            max_gaussians=config.max_gaussians,
+            max_new_per_round=config.max_new_per_round,
+        )
+
+    def step_post_backward(self, step: int) -> None:
+        """Let the strategy look at the step's gradients; in a round it densifies and prunes."""
+        if isinstance(self.strategy, FastGSStrategy):
+            scorer = None if self.training_views is None else self._score_gaussians
+            arguments = (self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info)
+            self.strategy.step_post_backward(*arguments, scorer=scorer)
+        else:
+            super().step_post_backward(step)
+
+    def _score_gaussians(self) -> Scores:
+        """Multi-view scores of the present Gaussians."""
+        return multi_view_scores(self._score_views(), self.ssim, self.config.score_error_thresh)
+
+    @torch.no_grad()
+    def _score_views(self) -> Iterator[View]:
+        """Random training views at the present resolution, as many as the config asks for and the scene has."""
+        assert self.training_views is not None
+        background = self._get_background_color()
+        for camera, batch in self.training_views(self.config.score_views):
+            to_worlds = self.camera_optimizer.apply_to_camera(camera)
+            image, alpha, info = self._splat(camera, to_worlds, dict(self.gauss_params.items()), "RGB")
+            render = (image[0, ..., :3] + (1 - alpha[0]) * background).clamp(0.0, 1.0)
+            if self.config.use_bilateral_grid:
+                index = (camera.metadata or {})["cam_idx"]
+                render = self._apply_bilateral_grid(render[None], index, *render.shape[:2]).squeeze(0)
+            photo = self.composite_with_background(self.get_gt_img(batch["image"]), background)
+            mask = batch.get("mask")
+            if mask is not None:
+                mask = self._downscale_if_required(mask).to(self.device).squeeze(-1) > 0.5
+            yield View(render, photo, info, mask)
 
     def _initial_gaussians(self) -> ParameterDict:
         """Gaussians at the scene's points, or at random ones, as large as the distance to their neighbours."""
@@ -135,9 +225,11 @@ class VlmFastGSModel(SplatfactoModel):
         if points is None or len(points[0]) < 4:  # a Gaussian's size comes from its three nearest neighbours
             means = self._random_means(self.config.num_random)
             colours = torch.rand(len(means), 3)
+            opacity = self.config.random_opacity
         else:
             means = points[0].float()
             colours = points[1].float() / 255 if len(points[1]) else torch.rand(len(means), 3)
+            opacity = 0.1
         count = len(means)
         neighbours = min(3, count - 1)
         if neighbours > 0:
@@ -154,21 +246,20 @@ class VlmFastGSModel(SplatfactoModel):
                 "quats": Parameter(random_quat_tensor(count)),
                 "features_dc": Parameter(features[:, 0].clone()),
                 "features_rest": Parameter(features[:, 1:].clone()),
-                "opacities": Parameter(torch.logit(torch.full((count, 1), 0.1))),
+                "opacities": Parameter(torch.logit(torch.full((count, 1), opacity))),
             }
         )
 
     def _random_means(self, count: int) -> Tensor:  # [count, 3]
         """Positions uniform in a cube around the scene's centre, in the dataparser's coordinates."""
         centre, radius = self._extent()
-        return centre + (2 * torch.rand(count, 3) - 1) * radius * self.config.random_scale
+        return uniform_points(count, centre, radius * self.config.random_scale)
 
     def _extent(self) -> tuple[Tensor, float]:
         """The scene's centre [3] and radius as the dataparser knows them: of the cameras where several, else of the box."""
         cameras = (self.kwargs.get("metadata") or {}).get("camera_positions")
         if cameras is not None and len(cameras) > 1:
-            centre = cameras.mean(dim=0).cpu()
-            radius = 1.1 * float((cameras.cpu() - centre).norm(dim=-1).max())
+            centre, radius = camera_extent(cameras.cpu())
             if radius > 0:
                 return centre, radius
         low, high = self.scene_box.aabb.cpu().float()
@@ -189,42 +280,15 @@ class VlmFastGSModel(SplatfactoModel):
             camera_to_worlds = self.camera_optimizer.apply_to_camera(camera)
         else:
             camera_to_worlds = camera.camera_to_worlds
-        d = self._get_downscale_factor()
-        width, height = max(1, int(camera.width.item()) // d), max(1, int(camera.height.item()) // d)
-        gaussians = {name: values for name, values in self.gauss_params.items()}
+        gaussians = dict(self.gauss_params.items())
+        width, height = self._render_size(camera)
         if self.crop_box is not None and not self.training:
             inside = self.crop_box.within(self.means).reshape(-1)
             if not inside.any():
                 return self.get_empty_outputs(width, height, self.background_color.to(self.device))
             gaussians = {name: values[inside] for name, values in gaussians.items()}
-
-        colours = torch.cat([gaussians["features_dc"][:, None], gaussians["features_rest"]], dim=1)
-        degree: int | None = None
-        if self.config.sh_degree > 0:
-            degree = min(self.step // max(1, int(self.config.sh_degree_interval)), self.config.sh_degree)
-        else:
-            colours = torch.sigmoid(colours).squeeze(1)
         with_depth = self.config.output_depth_during_training or not self.training
-        intrinsics = camera.get_intrinsics_matrices().to(self.device)
-        intrinsics = intrinsics * intrinsics.new_tensor([1 / d, 1 / d, 1.0])[:, None]
-        image, alpha, info = rasterization(
-            means=gaussians["means"],
-            quats=gaussians["quats"],
-            scales=torch.exp(gaussians["scales"]),
-            opacities=torch.sigmoid(gaussians["opacities"]).squeeze(-1),
-            colors=colours,
-            viewmats=world_to_camera(camera_to_worlds),
-            Ks=intrinsics,
-            width=width,
-            height=height,
-            near_plane=0.01,
-            far_plane=1e10,
-            sh_degree=degree,
-            render_mode="RGB+ED" if with_depth else "RGB",
-            absgrad=self.strategy.absgrad,
-            rasterize_mode=self.config.rasterize_mode,
-            compact_box=self.config.compact_box,
-        )
+        image, alpha, info = self._splat(camera, camera_to_worlds, gaussians, "RGB+ED" if with_depth else "RGB")
         if self.training:
             self.info, self.last_size = info, (height, width)
             self.strategy.step_pre_backward(self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info)
@@ -243,6 +307,48 @@ class VlmFastGSModel(SplatfactoModel):
             "accumulation": alpha.squeeze(0),
             "background": background if self.training else background.expand(height, width, 3),
         }
+
+    def _render_size(self, camera: Cameras) -> tuple[int, int]:
+        """Width and height in pixels, by the resolution schedule."""
+        d = self._get_downscale_factor()
+        return max(1, int(camera.width.item()) // d), max(1, int(camera.height.item()) // d)
+
+    def _splat(
+        self,
+        camera: Cameras,
+        camera_to_worlds: Tensor,  # [1, 3, 4]
+        gaussians: dict[str, Tensor],
+        render_mode: Literal["RGB", "RGB+ED"],
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """`rasterization` of these Gaussians for one camera: image [1, H, W, 3 or 4] without background, alpha, info."""
+        colours = torch.cat([gaussians["features_dc"][:, None], gaussians["features_rest"]], dim=1)
+        degree: int | None = None
+        if self.config.sh_degree > 0:
+            degree = min(self.step // max(1, int(self.config.sh_degree_interval)), self.config.sh_degree)
+        else:
+            colours = torch.sigmoid(colours).squeeze(1)
+        d = self._get_downscale_factor()
+        intrinsics = camera.get_intrinsics_matrices().to(self.device)
+        intrinsics = intrinsics * intrinsics.new_tensor([1 / d, 1 / d, 1.0])[:, None]
+        width, height = self._render_size(camera)
+        return rasterization(
+            means=gaussians["means"],
+            quats=gaussians["quats"],
+            scales=torch.exp(gaussians["scales"]),
+            opacities=torch.sigmoid(gaussians["opacities"]).squeeze(-1),
+            colors=colours,
+            viewmats=world_to_camera(camera_to_worlds),
+            Ks=intrinsics,
+            width=width,
+            height=height,
+            near_plane=0.01,
+            far_plane=1e10,
+            sh_degree=degree,
+            render_mode=render_mode,
+            absgrad=self.strategy.absgrad,
+            rasterize_mode=self.config.rasterize_mode,
+            compact_box=self.config.compact_box,
+        )
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor]

@@ -49,6 +49,8 @@ class VlmFastGSPipeline(VanillaPipeline):
         if test_mode != "val" and config.checkpoint_dir is not None:
             checkpoint.check(checkpoint.newest(config.checkpoint_dir))
         super().__init__(config, str(device), test_mode, world_size, local_rank, grad_scaler)
+        if test_mode == "val":
+            self.model.training_views = self.datamanager.sample_training_views  # type: ignore[attr-defined, assignment]
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
