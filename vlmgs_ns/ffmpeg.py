@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
+import uuid
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,8 +31,9 @@ def _folders() -> list[Path]:
 
 def _private_folder(folder: Path) -> None:
     """Make a folder that only its owner may write; raise OSError where someone else could put a program into it."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for part in (folder, folder.parent):
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    for part in (folder.parent, folder):
+        part.mkdir(exist_ok=True, mode=0o700)
         info = part.stat()
         if hasattr(os, "getuid") and (info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
             raise OSError(f"{part} may be written by others")
@@ -43,8 +45,7 @@ def _link(binary: Path, folder: Path) -> Path:
     name = folder / ("ffmpeg.exe" if os.name == "nt" else "ffmpeg")
     if name.is_file() and name.resolve() == binary.resolve():
         return name
-    fresh = folder / f".{name.name}.{os.getpid()}"
-    fresh.unlink(missing_ok=True)
+    fresh = folder / f".{name.name}.{uuid.uuid4().hex}"
     try:
         os.symlink(binary, fresh)
     except (OSError, NotImplementedError):
