@@ -10,6 +10,9 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 
 from vlmgs_ns.schedule import Steps, resolve
 
+GAUSSIANS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
+"""Parameter groups of the Gaussians themselves."""
+
 
 @dataclass
 class AdamConfig(AdamOptimizerConfig):
@@ -43,3 +46,28 @@ def resolve_schedulers(optimizers: dict[str, dict[str, Any]], run_length: int) -
         }
         for group, parts in optimizers.items()
     }
+
+
+@dataclass
+class LazyUpdates:
+    """How often parameters are updated; in between, gradients add up (FastGS, its optimiser schedule).
+
+    Intervals are fractions of the run's length: 16, 32 and 64 iterations at 20,000, and 1, 2 and 5 at 1,500.
+    """
+
+    enabled: bool = True
+    """Update by this schedule; else every parameter at every iteration."""
+    harmonics: Steps = 16 / 20_000
+    """Iterations, or fraction of the run, between updates of the higher harmonics while Gaussians are born."""
+    late: Steps = 32 / 20_000
+    """Between updates of every parameter of the Gaussians after the last birth."""
+    last: Steps = 64 / 20_000
+    """The same, from a third of the time of births later on."""
+
+    def interval(self, group: str, step: int, births_end: int) -> int:
+        """Iterations between updates of a parameter group at a step; intervals resolved to iterations, `births_end` too."""
+        if not self.enabled or group not in GAUSSIANS:
+            return 1
+        if step < births_end:
+            return max(1, int(self.harmonics)) if group == "features_rest" else 1
+        return max(1, int(self.late if step < births_end + births_end // 3 else self.last))

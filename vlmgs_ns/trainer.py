@@ -21,8 +21,9 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from vlmgs_ns import checkpoint, machine
 from vlmgs_ns.errors import InputError
-from vlmgs_ns.optimizers import resolve_schedulers
+from vlmgs_ns.optimizers import LazyUpdates, resolve_schedulers
 from vlmgs_ns.pipeline import VlmFastGSPipelineConfig
+from vlmgs_ns.schedule import resolve
 
 
 @dataclass
@@ -36,6 +37,8 @@ class VlmFastGSTrainerConfig(TrainerConfig):
     """The viewer, which only this machine can reach unless its host is changed."""
     pipeline: VanillaPipelineConfig = field(default_factory=VlmFastGSPipelineConfig)
     """Photos and model."""
+    lazy_updates: LazyUpdates = field(default_factory=LazyUpdates)
+    """How often the Gaussians' parameters are updated."""
 
     def get_checkpoint_dir(self) -> Path:
         """The run's checkpoint folder; the pipeline is told as well: nerfstudio's other commands give it no other way to know."""
@@ -72,7 +75,9 @@ class VlmFastGSTrainer(Trainer):
 
     def setup_optimizers(self) -> Optimizers:
         """Optimisers over the model's present parameters, their schedules in iterations of this run."""
-        optimizers = resolve_schedulers(self.config.optimizers, self.config.pipeline.model.run_length)  # type: ignore[attr-defined]
+        run_length: int = self.config.pipeline.model.run_length  # type: ignore[attr-defined]
+        optimizers = resolve_schedulers(self.config.optimizers, run_length)
+        self._lazy_updates = resolve(self.config.lazy_updates, run_length)
         return Optimizers(optimizers, self.pipeline.get_param_groups())
 
     def train(self) -> None:
@@ -96,7 +101,11 @@ class VlmFastGSTrainer(Trainer):
             raise SystemExit(128 + self._stopped_by)
 
     def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
-        """One step of training."""
+        """One step of training, after which the parameters whose turn it is are updated."""
+        births_end = int(self.pipeline.model.config.stop_split_at)  # type: ignore[attr-defined]
+        for group in self.pipeline.get_param_groups():
+            if group not in self.config.gradient_accumulation_steps:
+                self.gradient_accumulation_steps[group] = self._lazy_updates.interval(group, step, births_end)
         result = super().train_iteration(step)
         self._last_trained = step
         return result

@@ -172,6 +172,13 @@ def test_neither_explosion_nor_extinction(name: str) -> None:
     assert all(torch.isfinite(p).all() for p in params.values())
 
 
+def test_opacities_are_reset_but_never_too_late_to_recover() -> None:
+    """FastGS resets at 3,000, 6,000, 9,000 and 12,000 of 15,000; when periods do not fit exactly, the odd rest has none either."""
+    for every, stop, resets in ((3000, 15_000, [3000, 6000, 9000, 12_000]), (222, 1125, [222, 444, 666, 888]), (100, 50, [])):
+        strategy = FastGSStrategy(reset_every=every, refine_stop_iter=stop)
+        assert [step for step in range(stop) if strategy._is_reset(step)] == resets
+
+
 def test_no_reset_before_the_first_step() -> None:
     """gsplat's DefaultStrategy resets opacities at step 0, which would dim every start above 0.01."""
     scene = random_scene(1, 20, 32, 32, colors=3)

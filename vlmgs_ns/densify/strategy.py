@@ -129,7 +129,7 @@ class FastGSStrategy(DefaultStrategy):
             self._update_state(params, state, info)
             if self._is_round(step):
                 self._densify(params, optimizers, state, step, scorer)
-            if step > 0 and step % self.reset_every == 0:
+            if self._is_reset(step):
                 reset_opa(params, optimizers, state, value=self.prune_opa * 2.0)
         elif self._is_final_round(step):
             self._final_prune(params, optimizers, state, step, scorer)
@@ -140,6 +140,10 @@ class FastGSStrategy(DefaultStrategy):
             and step % self.refine_every == 0
             and step % self.reset_every >= self.pause_refine_after_reset
         )
+
+    def _is_reset(self, step: int) -> bool:
+        """Not at the start, and not so late that opacities could not recover while Gaussians are still born."""
+        return step > 0 and step % self.reset_every == 0 and step + self.reset_every <= self.refine_stop_iter
 
     def _is_final_round(self, step: int) -> bool:
         since = step - self.refine_stop_iter
