@@ -168,7 +168,8 @@ def run_of(commands: Commands, method: str, name: str) -> Run:
 def trained(commands: Commands, scene: Path) -> Run:
     """vlm-fastgs-lite, ten steps, through the real ns-train."""
     result = commands.run(
-        "ns-train", "vlm-fastgs-lite", "--data", scene, "--max-num-iterations", 10, "--experiment-name", "shared", *SMALL
+        *("ns-train", "vlm-fastgs-lite", "--data", scene, "--max-num-iterations", 10, "--experiment-name", "shared", *SMALL),
+        *("--pipeline.model.run-length", 1000),  # ten steps of a long run: nothing is born, pruned or reset yet
     )
     assert result.status == 0, result.output
     return run_of(commands, "vlm-fastgs-lite", "shared")
