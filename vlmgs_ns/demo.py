@@ -58,14 +58,14 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
         SystemExit: with status 130, after training was stopped with Ctrl-C and its checkpoint written.
     """
     start = time.monotonic()
-    out = out.expanduser().absolute()  # config.yml holds these paths, and shall work from any folder
+    out = out.absolute()  # config.yml holds these paths, and shall work from any folder
     say(f"1/4 The scene → {out / 'scene'}")
     summary = make_scene(out / "scene", scene, overwrite=True)
 
     say(f"2/4 Training vlm-fastgs-lite, {iterations:,} steps on {summary.train} photos; Ctrl-C stops and keeps a checkpoint")
     config = _config(out, iterations)
     trainer = _start(config)
-    first = held_out(trainer)
+    seeds, first = _gaussians(trainer), held_out(trainer)
     trained_in = _train(trainer)
     gaussians = _gaussians(trainer)
 
@@ -78,7 +78,7 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
         "psnr_before_training": _mean(view.psnr for view in first),
         "ssim_before_training": _mean(view.ssim for view in first),
         "gaussians": gaussians,
-        "gaussians_before_training": summary.points,
+        "gaussians_before_training": seeds,
         "training_seconds": round(trained_in, 1),
     }
     run = config.get_base_dir()
