@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 LAYERS = (
     {"rasterize", "toy"},
     {"densify", "guidance", "semantics"},
-    {"panel"},
+    {"machine", "panel"},
     {"model", "datamanager"},
     {"pipeline", "trainer", "evaluation"},
     {"config", "cli", "commands", "demo"},

@@ -8,6 +8,7 @@ import torch
 
 from vlmgs_ns.errors import InputError
 from vlmgs_ns.machine import announce, check_device, choose_cache, default_device, describe
+from vlmgs_ns.rasterize.threads import get_num_threads
 
 
 def test_the_default_device_is_one_that_is_there() -> None:
@@ -37,6 +38,6 @@ def test_photos_go_to_the_gpu_where_they_leave_room(monkeypatch: pytest.MonkeyPa
 def test_the_choice_is_printed_and_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     announce(describe("cpu", "gpu"), tmp_path / "run")
     stored = json.loads((tmp_path / "run" / "machine.json").read_text())
-    assert stored["device"] == "cpu" and stored["threads"] == torch.get_num_threads()
+    assert stored["device"] == "cpu" and stored["threads"] == get_num_threads()
     assert stored["compiled"] is False and stored["torch"] == torch.__version__
     assert "Machine: cpu" in capsys.readouterr().out

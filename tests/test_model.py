@@ -298,3 +298,22 @@ def test_metrics_of_a_perfect_render() -> None:
 
 def test_foundation_of_metrics_stays_out_of_checkpoints() -> None:
     assert not [name for name in build().state_dict() if "lpips" in name or "ssim" in name]
+
+
+def test_a_loaded_model_keeps_the_schedule_of_its_run() -> None:
+    """config.yml does not say how long a run was (it is written before that is known); the checkpoint does."""
+    trained = build(run_length=100)
+    trained.step = 99
+    loaded = build(run_length=0)
+    assert loaded.config.sh_degree_interval == 1000
+    loaded.load_state_dict(trained.state_dict())
+    assert loaded.run_length == 100
+    assert loaded.config == trained.config.__class__(**{**vars(trained.config), "run_length": 0})
+    assert loaded.strategy.refine_every == trained.strategy.refine_every
+    for model in (trained, loaded):
+        model.eval()
+    view = camera()
+    assert torch.equal(trained.get_outputs_for_camera(view)["rgb"], loaded.get_outputs_for_camera(view)["rgb"])
+    chosen = build(run_length=300)
+    chosen.load_state_dict(trained.state_dict())
+    assert chosen.run_length == 300  # said explicitly

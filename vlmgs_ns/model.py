@@ -124,8 +124,9 @@ class VlmFastGSModel(SplatfactoModel):
         """
         from torchmetrics.image import PeakSignalNoiseRatio
 
+        self._schedule = self.config  # with fractions of the run, for a checkpoint that says how long the run was
         self.run_length = self.config.run_length or DEFAULT_RUN_LENGTH
-        self.config = resolve(self.config, self.run_length)
+        self.config = resolve(self._schedule, self.run_length)
         self.gauss_params = self._initial_gaussians()
         self.camera_optimizer = self.config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
         self.psnr = PeakSignalNoiseRatio(data_range=1.0)
@@ -375,8 +376,12 @@ class VlmFastGSModel(SplatfactoModel):
         return {"step": self.step, "run_length": self.run_length, "strategy": dict(self.strategy_state)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue with the strategy's running scores and the step of a checkpoint."""
+        """Continue with the run's length, the step and the strategy's running scores of a checkpoint."""
         self.step = state["step"]
+        if self._schedule.run_length == 0 and state["run_length"] != self.run_length:
+            self.run_length = state["run_length"]
+            self.config = resolve(self._schedule, self.run_length)
+            self.strategy = self._make_strategy()
         self.strategy_state = {
             name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in state["strategy"].items()
         }

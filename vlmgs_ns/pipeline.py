@@ -12,7 +12,7 @@ from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
 from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 
-from vlmgs_ns import checkpoint
+from vlmgs_ns import checkpoint, machine
 from vlmgs_ns.datamanager import VlmFastGSDatamanagerConfig
 from vlmgs_ns.errors import InputError
 from vlmgs_ns.model import VlmFastGSModelConfig
@@ -45,6 +45,7 @@ class VlmFastGSPipeline(VanillaPipeline):
         local_rank: int = 0,
         grad_scaler: Any = None,
     ) -> None:
+        machine.share_cores(device)
         # ns-eval, ns-render, ns-export and ns-viewer build the pipeline and then load the newest checkpoint, whatever its state.
         if test_mode != "val" and config.checkpoint_dir is not None:
             checkpoint.check(checkpoint.newest(config.checkpoint_dir))

@@ -173,7 +173,7 @@ def test_neither_explosion_nor_extinction(name: str) -> None:
 
 
 def test_opacities_are_reset_but_never_too_late_to_recover() -> None:
-    """FastGS resets at 3,000, 6,000, 9,000 and 12,000 of 15,000; when periods do not fit exactly, the odd rest has none either."""
+    """FastGS resets at 3,000, 6,000, 9,000 and 12,000 of 15,000; the odd rest after the last whole period has none."""
     for every, stop, resets in ((3000, 15_000, [3000, 6000, 9000, 12_000]), (222, 1125, [222, 444, 666, 888]), (100, 50, [])):
         strategy = FastGSStrategy(reset_every=every, refine_stop_iter=stop)
         assert [step for step in range(stop) if strategy._is_reset(step)] == resets

@@ -314,7 +314,7 @@ def test_wrong_shape_and_type_are_named() -> None:
     tensors = random_scene(15, 10, 16, 16).tensors()
     with pytest.raises(ValueError, match="quats has shape"):
         rasterization(tensors[0], tensors[1][:5], *tensors[2:], 16, 16, sh_degree=3)
-    with pytest.raises(ValueError, match="scales is torch.float64"):
+    with pytest.raises(ValueError, match=r"scales is torch\.float64"):
         rasterization(*tensors[:2], tensors[2].double(), *tensors[3:], 16, 16, sh_degree=3)
     with pytest.raises(ValueError, match="width=0"):
         rasterization(*tensors, 0, 16, sh_degree=3)

@@ -86,9 +86,7 @@ class FastGSStrategy(DefaultStrategy):
         state = super().initialize_state(scene_scale=scene_scale)
         return {**state, "absgrad2d": None, "importance": None, "pruning": None, "protected_until": None}
 
-    def _update_state(
-        self, params: Params, state: dict[str, Any], info: dict[str, Any], packed: bool = False
-    ) -> None:
+    def _update_state(self, params: Params, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
         """Add this step's gradients, in gsplat's units: as if the picture were 2 x 2."""
         self._complete_state(params, state)
         means2d = info[self.key_for_gradient]

@@ -111,9 +111,7 @@ class Blend(torch.autograd.Function):
         last_ids = np.empty((C, tiles.height, tiles.width), np.int32)
         flat_colors = colors.detach().reshape(C * N, D).contiguous()
         floor = background.detach().contiguous()
-        tiles.run(
-            kernels.blend, table.numpy(), flat_colors.numpy(), floor.numpy(), image.numpy(), alphas.numpy(), last_ids
-        )
+        tiles.run(kernels.blend, table.numpy(), flat_colors.numpy(), floor.numpy(), image.numpy(), alphas.numpy(), last_ids)
         ctx.save_for_backward(means2d, flat_colors, floor, table, alphas)
         ctx.tiles, ctx.last_ids, ctx.absgrad = tiles, last_ids, absgrad
         return image, alphas[..., None]

@@ -88,9 +88,7 @@ def _box(splats, radii, n, tiles_x, tiles_y):  # type: ignore[no-untyped-def]
     )
 
 
-@kernel(
-    "void(int64, int64, int64, int32[::1], float32[:,::1], int32[::1], int64, int64, float64, int32[:,::1], int32[::1])"
-)
+@kernel("void(int64, int64, int64, int32[::1], float32[:,::1], int32[::1], int64, int64, float64, int32[:,::1], int32[::1])")
 def count_tiles(  # type: ignore[no-untyped-def]
     begin, end, grain, order, splats, radii, tiles_x, tiles_y, shrink, histogram, tiles_per_splat
 ):

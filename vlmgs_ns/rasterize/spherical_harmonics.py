@@ -91,9 +91,7 @@ def _direction(means, eye, n):  # type: ignore[no-untyped-def]
     return dx / length, dy / length, dz / length, length
 
 
-@kernel(
-    "void(int64, int64, int64, float32[:,::1], float64[::1], float32[:,:,::1], int32[::1], float32[:,::1])"
-)
+@kernel("void(int64, int64, int64, float32[:,::1], float64[::1], float32[:,:,::1], int32[::1], float32[:,::1])")
 def _evaluate(begin, end, degree, means, eye, coefficients, radii, colors):  # type: ignore[no-untyped-def]
     Y = np.zeros(16)
     count = (degree + 1) * (degree + 1)
