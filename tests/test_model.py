@@ -317,3 +317,48 @@ def test_a_loaded_model_keeps_the_schedule_of_its_run() -> None:
     chosen = build(run_length=300)
     chosen.load_state_dict(trained.state_dict())
     assert chosen.run_length == 300  # said explicitly
+
+
+def test_ambient_shell_surrounds_the_points_with_grey() -> None:
+    points, colours = cloud()
+    plain = build(seed_points=(points, colours))
+    model = build(seed_points=(points, colours), ambient_shell=500)
+    extra = len(model.means) - len(points)
+    assert 450 <= extra <= 500 and len(plain.means) == len(points)
+    assert torch.equal(model.means[: len(points)], plain.means)
+    shell = model.means[len(points) :].detach()
+    axes = torch.linalg.svd(torch.cov(points[:, :2].T))[0].T
+    reach = ((points[:, :2] - points[:, :2].mean(0)) @ axes.T).abs().amax(0) * 1.2
+    ellipse = (((shell[:, :2] - points[:, :2].mean(0)) @ axes.T / reach) ** 2).sum(1)
+    assert (ellipse - 1).abs().max() < 1e-3  # on the tube, outside every point
+    assert torch.allclose(SH2RGB(model.features_dc[len(points) :]), torch.tensor(0.5), atol=1e-5)
+
+
+def test_a_round_scores_gaussians_with_the_training_photos() -> None:
+    """Where the photo equals the render nothing is marked; where it differs, the Gaussians seen there are important."""
+    model = build(seed_points=cloud(), use_bilateral_grid=False, background_color="black")
+    model.train()
+    view = camera(index=0)
+    model.eval()
+    render = model.get_outputs_for_camera(view)["rgb"].detach()
+    model.train()
+    changed = render.clone()
+    changed[:, : WIDTH // 2] = 1.0
+    asked = []
+
+    def views(photo: Tensor):
+        def sample(count: int):
+            asked.append(count)
+            yield view, {"image": photo}
+
+        return sample
+
+    model.training_views = views(render)
+    assert model._score_gaussians().importance.sum() == 0
+    model.training_views = views(changed)
+    scores = model._score_gaussians()
+    _, _, info = model._splat(view, view.camera_to_worlds, dict(model.gauss_params.items()), "RGB")
+    x, seen = info["means2d"][0, :, 0], info["radii"][0] > 0
+    assert scores.importance[seen & (x < WIDTH / 2 - 12)].min() > 0
+    assert scores.importance[seen & (x > WIDTH / 2 + 12)].max() == 0
+    assert asked == [model.config.score_views] * 2

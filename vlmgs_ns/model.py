@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 
 from vlmgs_ns.densify.scores import Scores, View, multi_view_scores
-from vlmgs_ns.densify.seeding import camera_extent, uniform_points
+from vlmgs_ns.densify.seeding import ambient_shell, camera_extent, uniform_points
 from vlmgs_ns.densify.strategy import FastGSStrategy
 from vlmgs_ns.lpips import Lpips
 from vlmgs_ns.rasterize import rasterization
@@ -96,6 +96,8 @@ class VlmFastGSModelConfig(SplatfactoModelConfig):
     """Opacity with which random Gaussians start; those at the scene's points start with 0.1, as in 3DGS."""
     random_scale: float = 1.0
     """Side of the cube in which random Gaussians start, in units of the scene's extent (twice the radius of the cameras)."""
+    ambient_shell: int = 0
+    """Grey Gaussians that are seeded on a tube around the points the scene starts from, where there would be none; 0: no tube."""
     compact_box: float | None = None
     """β of the compact box: a Gaussian reaches only the tiles that meet its ellipse at β times the squared Mahalanobis
     distance where it fades below 1/255. 1 changes no pixel, less is faster; unset: 1."""
@@ -238,16 +240,22 @@ class VlmFastGSModel(SplatfactoModel):
             spacing = distances.mean(dim=-1, keepdim=True).clamp_min(1e-7)  # points may coincide
         else:
             spacing = torch.full((count, 1), 0.1 * self._extent()[1])
-        features = torch.zeros(count, num_sh_bases(self.config.sh_degree), 3)
+        scales, quats, opacities = spacing.repeat(1, 3), random_quat_tensor(count), torch.full((count, 1), opacity)
+        if self.config.ambient_shell > 0:
+            shell = ambient_shell(means, self.config.ambient_shell)
+            means, colours = torch.cat([means, shell.means]), torch.cat([colours, shell.colors])
+            scales, quats = torch.cat([scales, shell.scales]), torch.cat([quats, shell.quats])
+            opacities = torch.cat([opacities, torch.full((len(shell.means), 1), 0.1)])
+        features = torch.zeros(len(means), num_sh_bases(self.config.sh_degree), 3)
         features[:, 0] = RGB2SH(colours) if self.config.sh_degree > 0 else torch.logit(colours, eps=1e-6)
         return ParameterDict(
             {
                 "means": Parameter(means.clone()),
-                "scales": Parameter(torch.log(spacing.repeat(1, 3))),
-                "quats": Parameter(random_quat_tensor(count)),
+                "scales": Parameter(torch.log(scales)),
+                "quats": Parameter(quats),
                 "features_dc": Parameter(features[:, 0].clone()),
                 "features_rest": Parameter(features[:, 1:].clone()),
-                "opacities": Parameter(torch.logit(torch.full((count, 1), opacity))),
+                "opacities": Parameter(torch.logit(opacities)),
             }
         )
 
