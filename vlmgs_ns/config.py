@@ -79,7 +79,7 @@ def _method(
 
 vlm_fastgs = MethodSpecification(
     config=_method("vlm-fastgs", 20_000, VlmFastGSModelConfig()),
-    description="FastGS steered by a vision-language model, searchable by words.",
+    description="FastGS; to be steered by a vision-language model and searchable by words, neither of which this version does yet.",
 )
 vlm_fastgs_big = MethodSpecification(
     config=_method("vlm-fastgs-big", 20_000, VlmFastGSModelConfig(refine_every=0.005, reset_alpha_every=30)),
