@@ -79,7 +79,7 @@ def _method(
 
 vlm_fastgs = MethodSpecification(
     config=_method("vlm-fastgs", 20_000, VlmFastGSModelConfig()),
-    description="FastGS; to be steered by a vision-language model and searchable by words, neither of which this version does yet.",
+    description="FastGS, to be steered by a vision-language model and searched with words: this version does neither yet.",
 )
 vlm_fastgs_big = MethodSpecification(
     config=_method("vlm-fastgs-big", 20_000, VlmFastGSModelConfig(refine_every=0.005, reset_alpha_every=30)),
@@ -89,8 +89,9 @@ vlm_fastgs_lite = MethodSpecification(
     config=_method(
         "vlm-fastgs-lite",
         1_500,
-        # Cameras rarely see only what lies between them: random points reach three times as far, and start faint.
-        VlmFastGSModelConfig(num_random=10_000, random_scale=3.0, random_opacity=0.1, num_downscales=1),
+        # Cameras rarely see only what lies between them: random points reach three times as far, and start faint. Opacities are
+        # reset once: a hundred steps are not enough to recover from it.
+        VlmFastGSModelConfig(num_random=10_000, random_scale=3.0, random_opacity=0.1, num_downscales=1, reset_alpha_every=12),
         max_image_size=300,
         steps_per_save=500,
         steps_per_eval_image=250,
