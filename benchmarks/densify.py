@@ -25,7 +25,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-# method → overrides of the model's settings; "lazy_updates" belongs to the trainer
+# method → overrides of the lite model's settings ("lazy_updates" is the trainer's). Lite leaves out FastGS' compact box (β = 0.5)
+# and its schedule of updates, so those two ablations add what the others take away. Resets and rounds are the same for all.
 SPLATFACTO = {
     "densification": "default", "cull_alpha_thresh": 0.1, "densify_grad_thresh": 0.0008, "densify_size_thresh": 0.01,
     "cull_scale_thresh": 0.5, "stop_screen_size_at": 0.13, "compact_box": None, "random_opacity": 0.1, "lazy_updates": False,
@@ -35,8 +36,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "fastgs": {},
     "fastgs - VCD": {"consistent_growth": False},
     "fastgs - VCP": {"consistent_pruning": False},
-    "fastgs - compact box": {"compact_box": None},
-    "fastgs - schedule": {"lazy_updates": False},
+    "fastgs + compact box": {"compact_box": 0.5},
+    "fastgs + schedule": {"lazy_updates": True},
 }
 STARTS = ("dense", "sparse")
 CHECKS = 8  # evaluations along a run, for the plot
@@ -58,7 +59,8 @@ def trainer_config(scene: Path, method: str, start: str, seed: int, iterations: 
     data.data, data.max_image_size = scene, size
     if not (scene / "transforms.json").exists():
         data.dataparser = ColmapDataParserConfig(colmap_path=Path("sparse/0"), downscale_factor=1)
-    model.random_init, model.num_random = start == "sparse", 100 if start == "sparse" else 10_000
+    if start == "sparse":
+        model.random_init, model.num_random, model.random_scale, model.random_opacity = True, 100, 1.0, 0.5
     for key, value in METHODS[method].items():
         if key == "lazy_updates":
             config.lazy_updates.enabled = value
