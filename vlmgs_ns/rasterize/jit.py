@@ -31,13 +31,13 @@ def device_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def announce_compilation(seconds: float = 1.0) -> Iterator[None]:
+def announce_compilation(seconds: float = 2.0) -> Iterator[None]:
     """Say that kernels are being compiled, if the block takes longer than `seconds`: from the cache it never does."""
 
     def say() -> None:
-        from nerfstudio.utils.rich_utils import CONSOLE
+        from rich import get_console
 
-        CONSOLE.log("Compiling the CPU rasteriser (once; kept on disk for the next run) ...")
+        get_console().log("Compiling the CPU rasteriser (once; kept on disk for the next run) ...")
 
     timer = Timer(seconds, say)
     timer.daemon = True
