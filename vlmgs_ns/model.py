@@ -60,6 +60,8 @@ class VlmFastGSModelConfig(SplatfactoModelConfig):
     """Iteration, or fraction of the run, until which Gaussians that are large on the screen are pruned."""
     reset_alpha_every: int = 6
     """Densifications between resets of the opacities."""
+    reset_opacity: float = 0.01
+    """Opacities above this are brought down to it at each reset (FastGS' strategy only)."""
     cull_alpha_thresh: float = 0.005
     """Opacity below which a Gaussian is a candidate for removal while densifying."""
     cull_scale_thresh: float = 0.1
@@ -180,6 +182,7 @@ class VlmFastGSModel(SplatfactoModel):
             consistent_growth=config.consistent_growth,
             importance_threshold=config.importance_thresh,
             consistent_pruning=config.consistent_pruning,
+            reset_opacity=config.reset_opacity,
             opacity_ceiling=config.opacity_ceiling,
             final_prune_every=int(config.final_prune_every),
             final_prune_opa=config.final_prune_opacity,

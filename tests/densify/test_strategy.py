@@ -194,3 +194,16 @@ def test_no_reset_before_the_first_step() -> None:
     info["means2d"].absgrad = info["means2d"].grad.abs()
     strategy.step_post_backward(params, {}, state, 0, info)
     assert (params["opacities"] == 0).all()
+
+
+def test_a_reset_brings_opacities_down_to_its_value_and_no_further() -> None:
+    strategy, params, optimizers, state = population([0.9, 0.3, 0.05], [0.01] * 3, reset_every=100, reset_opacity=0.2)
+    strategy.refine_every = 10**6
+    scene = random_scene(0, 3, 16, 16, colors=3)
+    means = torch.nn.Parameter(scene.means)
+    _, _, info = rasterization(means, *scene.tensors()[1:], 16, 16, absgrad=True)
+    info["means2d"].retain_grad()
+    info["means2d"].sum().backward()
+    info["means2d"].absgrad = info["means2d"].grad.abs()
+    strategy.step_post_backward(params, optimizers, state, 100, info)
+    assert torch.allclose(params["opacities"].flatten().sigmoid(), torch.tensor([0.2, 0.2, 0.05]), atol=1e-6)

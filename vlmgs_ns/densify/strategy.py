@@ -61,6 +61,8 @@ class FastGSStrategy(DefaultStrategy):
     """VCD: densify only where the importance is above `importance_threshold`."""
     importance_threshold: float = 5.0
     """Marked pixels per view that a Gaussian must contribute to, averaged over the views."""
+    reset_opacity: float = 0.01
+    """Opacities above this are brought down to it at each reset."""
     consistent_pruning: bool = True
     """VCP: remove half of the candidates, drawn by their pruning score; else all of them."""
     opacity_ceiling: float = 0.8
@@ -128,7 +130,7 @@ class FastGSStrategy(DefaultStrategy):
             if self._is_round(step):
                 self._densify(params, optimizers, state, step, scorer)
             if self._is_reset(step):
-                reset_opa(params, optimizers, state, value=self.prune_opa * 2.0)
+                reset_opa(params, optimizers, state, value=self.reset_opacity)
         elif self._is_final_round(step):
             self._final_prune(params, optimizers, state, step, scorer)
 
