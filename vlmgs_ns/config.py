@@ -103,7 +103,7 @@ vlm_fastgs_lite = MethodSpecification(
         steps_per_save=500,
         steps_per_eval_image=250,
         means_lr=6.4e-4,  # a thirteenth of the iterations, so longer steps
-        lazy_updates=False,  # fused on a CPU, updates take a hundredth of a step
+        lazy_updates=False,  # fused on a CPU, updates take a twentieth of a step
     ),
     description="vlm-fastgs scaled to a laptop's CPU: 1,500 iterations on photos of at most 300 pixels.",
 )
