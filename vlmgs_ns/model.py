@@ -91,7 +91,7 @@ class VlmFastGSModelConfig(SplatfactoModelConfig):
     final_prune_score: float = 0.9
     """Pruning score in [0, 1] above which those prunings remove."""
     max_gaussians: int = 3_000_000
-    """The count of Gaussians never exceeds this; the highest scores win."""
+    """The count of Gaussians never grows beyond this, the highest scores win; a start with more is cut at the first round."""
     max_new_per_round: int = 500_000
     """The most Gaussians that one densification adds; the highest scores win."""
     random_opacity: float = 0.5

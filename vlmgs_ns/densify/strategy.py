@@ -69,14 +69,12 @@ class FastGSStrategy(DefaultStrategy):
     """Opacities are clamped to this after each densification; 1: never."""
     final_prune_every: int = 3000
     """Steps between final prunings after densification has ended; 0: none."""
-    final_prune_stop: int = 1 << 30
-    """Step after which nothing is pruned any more."""
     final_prune_opa: float = 0.1
     """Opacity below which final pruning removes."""
     final_prune_score: float = 0.9
     """Pruning score above which final pruning removes."""
     max_gaussians: int = 3_000_000
-    """The count never exceeds this (more at the start are cut by opacity at the first round)."""
+    """The count never grows beyond this; a start with more is cut to it, by opacity, at the first round."""
     max_new_per_round: int = 1 << 30
     """The most Gaussians that one round adds."""
     min_gaussians: int = 64
@@ -147,7 +145,7 @@ class FastGSStrategy(DefaultStrategy):
 
     def _is_final_round(self, step: int) -> bool:
         since = step - self.refine_stop_iter
-        return self.final_prune_every > 0 and since > 0 and step <= self.final_prune_stop and since % self.final_prune_every == 0
+        return self.final_prune_every > 0 and since > 0 and since % self.final_prune_every == 0
 
     @torch.no_grad()
     def _densify(
