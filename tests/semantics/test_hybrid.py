@@ -194,5 +194,5 @@ def test_what_cannot_be_mapped_is_refused(picture: Tensor, settings: dict, says:
 
 
 def test_an_encoder_that_loses_tiles_is_refused() -> None:
-    with pytest.raises(ValueError, match="one vector each"):
+    with pytest.raises(ValueError, match="one vector per tile"):
         hybrid_map(torch.zeros(3, 20, 20), lambda tiles: torch.ones(1, 4), SIZE)
