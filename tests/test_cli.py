@@ -35,7 +35,7 @@ def test_help_explains_every_flag(command: tuple[str, ...]) -> None:
     assert done.returncode == 0
     text = " ".join(done.stdout.replace("│", " ").split())
     if not command:
-        assert "scene" in text and "demo" in text
+        assert "scene" in text and "demo" in text and "cache" in text
         return
     for flag in ("--seed INT", "--views INT", "--held-out INT", "--width INT", "--height INT", "--points INT"):
         after = text.partition(flag)[2]

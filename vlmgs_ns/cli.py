@@ -15,11 +15,16 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from vlmgs_ns.commands.cache import Cache
 from vlmgs_ns.commands.demo import Demo
 from vlmgs_ns.commands.scene import Scene
 from vlmgs_ns.errors import InputError
 
-Command = Annotated[Demo, tyro.conf.subcommand("demo")] | Annotated[Scene, tyro.conf.subcommand("scene")]
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Scene, tyro.conf.subcommand("scene")]
+    | Annotated[Cache, tyro.conf.subcommand("cache")]
+)
 
 _DESCRIPTION = (
     "What vlm-fastgs offers beside nerfstudio's own commands, which train, show, render and export: ns-train vlm-fastgs --help"

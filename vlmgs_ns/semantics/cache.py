@@ -1,0 +1,277 @@
+"""Feature maps on disk: computed once per photo and setting, read through memory maps, never all in memory.
+
+    <data>/.vlmgs_cache/features/<hash of the key>/manifest.json          what the maps of this folder were made with
+                                                  /<hash of photo>.npy    one map, [h, w, D] in half precision
+
+A file's name says what is in it: the photo by its content, the encoder and its settings by the key. So nothing here ever goes
+stale; what changed has another name. A file is written under a hidden name and renamed once it is on the disk: after a kill it is
+whole or not there, and of two processes that make the same map the last one wins with the same content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from vlmgs_ns.atomic import replacing
+from vlmgs_ns.errors import InputError
+from vlmgs_ns.progress import say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Map = npt.NDArray[np.float16]
+"""[h, w, D], read-only and memory-mapped."""
+
+MANIFEST = "manifest.json"
+_FOLDER = re.compile(r"[0-9a-f]{16}")
+_OURS = re.compile(r"[0-9a-f]{64}\.npy|manifest\.json")
+_PARTIAL = re.compile(r"\.([0-9a-f]{64}|manifest)\.\d+\.partial\.(npy|json)")
+# Partial files are told apart by process, not by thread.
+_WRITING = threading.Lock()
+
+
+def photo_digest(photo: Path | npt.NDArray[np.generic]) -> bytes:
+    """Hash of a photo's content: of the bytes of a file, or of an array's pixels, shape and type. 32 bytes."""
+    digest = hashlib.blake2b(digest_size=32)
+    if isinstance(photo, Path):
+        digest.update(photo.read_bytes())
+    else:
+        digest.update(f"{photo.shape} {photo.dtype.str} ".encode())
+        digest.update(np.ascontiguousarray(photo).data)
+    return digest.digest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The maps of one key."""
+
+    key: str
+    """Encoder and settings, in words."""
+    folder: Path
+    photos: int
+    """Maps, one per photo."""
+    size: int
+    """Bytes on disk."""
+
+
+class FeatureCache:
+    """Feature maps under one folder, which need not exist yet.
+
+    Safe to use from several threads and processes at once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, photo: bytes | Path, key: str) -> Path:
+        """Where the map of a photo is or would be; arguments as in `get`."""
+        name = (photo_digest(photo) if isinstance(photo, Path) else photo).hex()
+        if len(name) != 64:
+            raise ValueError(f"a digest of {len(name) // 2} bytes; a photo is named by 32, as `photo_digest` gives them")
+        return self.folder / hashlib.blake2b(key.encode(), digest_size=8).hexdigest() / f"{name}.npy"
+
+    def find(self, photo: bytes | Path, key: str) -> Map | None:
+        """The map, or None where there is none or a damaged one; a damaged one is told."""
+        return _open(self.path(photo, key))
+
+    def get(self, photo: bytes | Path, key: str, compute: Callable[[], Tensor]) -> Map:
+        """The map of a photo, computed and written where it is not there yet.
+
+        Args:
+            photo: digest of its content (`photo_digest`), or its file.
+            key: the encoder's fingerprint and the settings that decide the map, in words: `vlmgs cache` shows them.
+            compute: makes the map, [h, w, D]; called only where it is needed.
+
+        Raises:
+            InputError: the map cannot be written. Nothing is left half-written.
+            ValueError: what `compute` made is no map of finite numbers within half precision.
+        """
+        path = self.path(photo, key)
+        found = _open(path)
+        if found is not None:
+            return found
+        made = compute()
+        if made.dim() != 3 or made.numel() == 0:
+            raise ValueError(f"a feature map is [h, w, D], but {key} made {list(made.shape)}")
+        values = made.detach().cpu().half().numpy()
+        if not np.isfinite(values).all():
+            raise ValueError(f"{key} made a feature map with values that are not finite in half precision; try dtype float32")
+        self._write(path, key, values)
+        found = _open(path)
+        if found is None:
+            raise InputError(f"the feature map {path} was written but cannot be read back; check the disk")
+        return found
+
+    def entries(self) -> list[Entry]:
+        """What is there, by key, sorted. Files that a killed process left unfinished do not count."""
+        found = []
+        for folder in self._folders():
+            maps = [path for path in folder.iterdir() if path.suffix == ".npy" and _OURS.fullmatch(path.name)]
+            if maps:
+                found.append(Entry(_key_of(folder), folder, len(maps), sum(path.stat().st_size for path in maps)))
+        return sorted(found, key=lambda entry: entry.key)
+
+    def size(self) -> int:
+        """Bytes of all maps."""
+        return sum(entry.size for entry in self.entries())
+
+    def clear(self) -> int:
+        """Remove every map, and what killed processes left; nothing that this cache did not write. The bytes freed."""
+        freed = 0
+        for folder in self._folders():
+            for path in list(folder.iterdir()):
+                if _OURS.fullmatch(path.name) or _PARTIAL.fullmatch(path.name):
+                    freed += path.stat().st_size
+                    path.unlink(missing_ok=True)
+            _remove_if_empty(folder)
+        if _remove_if_empty(self.folder) and self.folder.parent.name == ".vlmgs_cache":
+            _remove_if_empty(self.folder.parent)
+        return freed
+
+    def _folders(self) -> Iterator[Path]:
+        if self.folder.is_dir():
+            yield from (path for path in sorted(self.folder.iterdir()) if _FOLDER.fullmatch(path.name) and path.is_dir())
+
+    def _write(self, path: Path, key: str, values: Map) -> None:
+        buffer = BytesIO()
+        np.save(buffer, values, allow_pickle=False)
+        try:
+            with _WRITING:
+                try:
+                    _put(path, key, buffer)
+                except FileNotFoundError:
+                    # Another process cleared the cache in between.
+                    _put(path, key, buffer)
+        except OSError as error:
+            raise InputError(
+                f"the feature cache {self.folder} cannot be written ({error.strerror or error}): a map of "
+                f"{format_size(len(buffer.getbuffer()))} did not fit in; make room there, or remove old maps with vlmgs cache"
+            ) from None
+
+
+def _put(path: Path, key: str, content: BytesIO) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifest = path.parent / MANIFEST
+    if not manifest.exists():
+        with replacing(manifest) as partial:
+            partial.write_text(json.dumps({"maps_of": key}, indent=2) + "\n", encoding="utf-8")
+    with replacing(path) as partial, open(partial, "wb") as file:
+        file.write(content.getbuffer())
+        file.flush()
+        # Otherwise a power failure could leave the new name on an empty file.
+        os.fsync(file.fileno())
+
+
+def _open(path: Path) -> Map | None:
+    try:
+        found = np.lib.format.open_memmap(path, mode="r")
+        whole = found.dtype == np.float16 and found.ndim == 3 and found.offset + found.nbytes == path.stat().st_size
+        reason = "its size is wrong"
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        raise
+    except Exception as error:  # numpy's reader of headers has no one exception for a damaged file
+        whole, reason = False, str(error)
+    if whole:
+        return found
+    say(f"The feature map {path} is damaged ({reason}) and is made anew.")
+    return None
+
+
+def _key_of(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["maps_of"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"unknown ({folder.name})"
+
+
+def _remove_if_empty(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def _beside(data: Path) -> Path:
+    return (data if data.is_dir() else data.parent) / ".vlmgs_cache" / "features"
+
+
+def _of_user(data: Path) -> Path:
+    """For data that cannot be written to: named by the data's place, so that `vlmgs cache` finds it again."""
+    place = (data if data.is_dir() else data.parent).resolve()
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = re.sub(r"[^\w.-]+", "_", place.name) or "data"
+    return home / "vlmgs_ns" / "features" / f"{name}-{hashlib.blake2b(os.fsencode(place), digest_size=6).hexdigest()}"
+
+
+def default_cache(data: Path) -> FeatureCache:
+    """The cache of a scene: `.vlmgs_cache/features` in its folder, or in the user's cache folder where that is read-only.
+
+    Args:
+        data: the scene's folder, or a file in it.
+
+    Raises:
+        InputError: there is no such scene, or neither place can be written.
+    """
+    _check(data)
+    beside = _beside(data)
+    try:
+        _try_to_write(beside)
+        return FeatureCache(beside)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    instead = _of_user(data)
+    try:
+        _try_to_write(instead)
+    except OSError as error:
+        raise InputError(
+            f"feature maps can be kept neither in {beside} ({reason}) nor in {instead} ({error.strerror or error}); "
+            "make one of them writable, or set XDG_CACHE_HOME to a folder that is"
+        ) from None
+    say(f"{beside} cannot be written ({reason}); feature maps go to {instead}")
+    return FeatureCache(instead)
+
+
+def caches_of(data: Path) -> list[FeatureCache]:
+    """The places where maps of a scene are: in its folder, in the user's cache folder, both or none.
+
+    Raises:
+        InputError: there is no such scene.
+    """
+    _check(data)
+    return [FeatureCache(folder) for folder in (_beside(data), _of_user(data)) if folder.is_dir()]
+
+
+def _check(data: Path) -> None:
+    if not data.exists():
+        raise InputError(f"there is no data at {data}; give the folder of a scene")
+
+
+def _try_to_write(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def format_size(size: int) -> str:
+    """Bytes in the unit that suits them, as 1000s: 3.9 MB."""
+    if size < 1000:
+        return f"{size} bytes"
+    power = min((len(str(size)) - 1) // 3, 4)
+    value = size / 1000**power
+    return f"{value:.{0 if value >= 100 else 1}f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
