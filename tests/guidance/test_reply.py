@@ -69,6 +69,7 @@ UNLABELLED = {
     "box tags": "<box>(100, 200), (300, 400)</box> and <box>(500,0),(1000,250)</box>",
     "special tokens": "<|box_start|>(100,200),(300,400)<|box_end|><|box_start|>(500,0),(1000,250)<|box_end|><|im_end|>",
     "tags about lists": "<box>[[100, 200, 300, 400]]</box><box>[500, 0, 1000, 250]</box>",
+    "marks of inches": 'A 5" pipe [100, 200, 300, 400] and a 6" pipe [500, 0, 1000, 250].',
     "bare keys": "{bbox_2d: [100, 200, 300, 400]}, {bbox_2d: [500, 0, 1000, 250]}",
 }
 
@@ -154,8 +155,8 @@ def test_pixels_count_in_the_picture_that_the_model_saw() -> None:
 def test_a_label_stays_with_its_object() -> None:
     text = '[1,1,2,2] {"label": "x", "bbox_2d": [1,1,2,2], "description": "y"} [1,1,2,2]'
     text += ' {"bbox": [[1,1,2,2], [1,1,2,2]], "label": "z"}'
-    text += ' {"label": 5, "bbox_2d": [1,1,2,2]} {"bbox_2d": [1,1,2,2], "color": "red"}'
-    assert [box.label for box in read(text).boxes] == ["", "x", "", "z", "z", "", ""]
+    text += ' {"label": 5, "bbox_2d": [1,1,2,2]} {"bbox_2d": [1,1,2,2], "color": "red"} {"label": ["a: b"], "bbox_2d": [1,1,2,2]}'
+    assert [box.label for box in read(text).boxes] == ["", "x", "", "z", "z", "", "", ""]
 
 
 @pytest.mark.parametrize(
