@@ -78,8 +78,10 @@ def run_one(scene: Path, method: str, start: str, seed: int, iterations: int, si
     """Train, evaluate along the way and at the end, write the result."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+    from nerfstudio.scripts.train import _set_random_seed  # ns-train seeds before it builds anything
 
     folder = out.with_suffix("")
+    _set_random_seed(seed)
     trainer = trainer_config(scene, method, start, seed, iterations, size, folder).setup()
     trainer.setup()
     paused, curve = 0.0, []
