@@ -1,0 +1,135 @@
+"""Which backend answers: the one that was asked for, or the best that this machine can run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from vlmgs_ns.errors import InputError
+from vlmgs_ns.guidance.backends.transformers import (
+    DEFAULT_MODEL,
+    Dtype,
+    Quantization,
+    TransformersBackend,
+    missing_weights,
+    resolve_device,
+)
+from vlmgs_ns.guidance.question import Backend
+
+
+@dataclass
+class BackendSettings:
+    """Who looks at the renders, and how. Nothing leaves this machine unless ``backend`` is "openai" or ``download`` is True."""
+
+    backend: Literal["auto", "residual", "transformers", "openai"] = "auto"
+    """residual: no model, regions from what training knows; transformers: a model on this machine; openai: a server that speaks
+    OpenAI's interface (vLLM, Ollama, hosted), which is sent the renders; auto: transformers where there is CUDA and the model's
+    weights are on this machine, else residual"""
+    model: str = DEFAULT_MODEL
+    """transformers: the model's name on the Hugging Face hub, or a folder"""
+    device: str = "auto"
+    """transformers: a torch device; auto: CUDA where there is one, else the CPU"""
+    dtype: Dtype = "auto"
+    """transformers: type of the weights; auto: bfloat16 on CUDA, float32 on the CPU"""
+    quantization: Quantization = "none"
+    """transformers: weights in 4 or 8 bits, for GPUs with little memory; needs bitsandbytes"""
+    download: bool = False
+    """transformers: fetch the model from the hub if it is not on this machine; auto does not"""
+    max_image_size: int = 640
+    """transformers, openai: pictures are shrunk to at most this many pixels at their longer side"""
+    max_tokens: int = 512
+    """transformers, openai: longest reply, in tokens"""
+    batch_size: int = 5
+    """transformers: views the model looks at together; fewer need less memory"""
+    base_url: str = "http://127.0.0.1:8000/v1"
+    """openai: the server's address, up to and with its /v1"""
+    server_model: str = ""
+    """openai: the model, as the server calls it; empty: the first that the server lists"""
+    key_variable: str = "OPENAI_API_KEY"
+    """openai: the environment variable that holds the server's key; it is sent if it is set, and stored nowhere"""
+    timeout: float = 60.0
+    """openai: seconds to wait for a reply"""
+    retries: int = 3
+    """openai: how often a request is repeated after a busy or broken server"""
+    parallel: int = 5
+    """openai: requests in flight at a time"""
+    coordinates: Literal["auto", "thousandths", "pixels"] = "auto"
+    """transformers, openai: what the numbers in replies count; auto: pixels for Qwen2.5-VL, thousandths for all others"""
+
+
+def make_backend(settings: BackendSettings) -> tuple[Backend, str]:
+    """The backend for ``settings``, and a sentence for the user that says which it is and why.
+
+    Loads no model and uses no network; the backend's ``check`` has not been called.
+
+    Raises:
+        InputError: a setting that is out of its range.
+    """
+    _check(settings)
+    if settings.backend == "openai":
+        return _openai(settings), f"Guidance: renders are sent to {settings.base_url}, as asked for"
+    if settings.backend == "transformers":
+        return _transformers(settings), f"Guidance: {settings.model} on {resolve_device(settings.device)}, as asked for"
+    if settings.backend == "residual":
+        return _residual(), "Guidance: residual, without a model, as asked for"
+    device = resolve_device(settings.device)
+    if not device.startswith("cuda"):
+        # Billions of multiplications per token would compete with training for the cores.
+        reason = f"on {device} a model would hold up training; --pipeline.guidance.backend transformers uses one all the same"
+        return _residual(), f"Guidance: residual, without a model: {reason}"
+    if fault := missing_weights(settings.model):
+        return _residual(), f"Guidance: residual, without a model: {fault}"
+    return _transformers(settings), f"Guidance: {settings.model} on {device}: its weights are on this machine"
+
+
+def _check(settings: BackendSettings) -> None:
+    for name in ("max_image_size", "max_tokens", "batch_size", "parallel"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"{_flag(name)} {getattr(settings, name)}: is not positive; give 1 or more")
+    if settings.retries < 0:
+        raise InputError(f"{_flag('retries')} {settings.retries}: is negative; give 0 or more")
+    if not (settings.timeout > 0 and math.isfinite(settings.timeout)):
+        raise InputError(f"{_flag('timeout')} {settings.timeout}: is no time to wait; give a positive number of seconds")
+
+
+def _flag(name: str) -> str:
+    return f"--pipeline.guidance.{name.replace('_', '-')}"
+
+
+def _residual() -> Backend:
+    from vlmgs_ns.guidance.backends.residual import ResidualBackend
+
+    return ResidualBackend()
+
+
+def _transformers(settings: BackendSettings) -> Backend:
+    return TransformersBackend(
+        model=settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        max_image_size=settings.max_image_size,
+        max_tokens=settings.max_tokens,
+        batch_size=settings.batch_size,
+        quantization=settings.quantization,
+        download=settings.download,
+        coordinates=settings.coordinates,
+    )
+
+
+def _openai(settings: BackendSettings) -> Backend:
+    from vlmgs_ns.guidance.backends.openai import OpenAIBackend
+    from vlmgs_ns.guidance.prompts import REPLY_SCHEMA
+
+    return OpenAIBackend(
+        base_url=settings.base_url,
+        model=settings.server_model,
+        key_variable=settings.key_variable,
+        timeout=settings.timeout,
+        retries=settings.retries,
+        parallel=settings.parallel,
+        max_tokens=settings.max_tokens,
+        max_image_size=settings.max_image_size,
+        coordinates=settings.coordinates,
+        schema=REPLY_SCHEMA,
+    )

@@ -1,0 +1,435 @@
+"""A vision-language model behind any OpenAI-compatible server: vLLM, Ollama, llama.cpp, or a hosted one.
+
+A server that is slow, full, broken or not there costs an answer with its reason, never an exception. The key goes into a header
+of the request and nowhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import ipaddress
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmgs_ns.errors import InputError
+from vlmgs_ns.guidance.backends.pictures import SQUARE, coordinates_of, shrink
+from vlmgs_ns.guidance.question import Answer, Coordinates, Question
+
+if TYPE_CHECKING:
+    import requests
+
+MAX_RESPONSE = 4 * 2**20
+"""Bytes of a response; more is refused."""
+MAX_WAIT = 30.0
+"""Longest pause before a request is repeated, in seconds, whatever the server asks for."""
+FIRST_WAIT = 0.5
+"""Pause before the first repetition, in seconds; doubled for each one after it."""
+SHORTEST_KEY = 8
+"""Characters of a key that is a secret."""
+
+
+class _Failure(Exception):
+    """Why a request has no reply, in words for a user."""
+
+    def __init__(self, reason: str, again: bool = False, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.again = again  # whether repeating the request may help
+        self.wait = wait  # seconds that the server asks to wait
+
+
+@dataclass(frozen=True)
+class _Response:
+    status: int
+    retry_after: str | None
+    location: str | None
+    body: bytes
+
+
+class OpenAIBackend:
+    """Asks a server for chat completions, one request per question, several at a time.
+
+    An answer's details: ``attempts`` (requests sent), ``status`` (HTTP status of the last), ``seen_size`` ([width, height] of the
+    first picture as it was sent, in pixels: what the numbers count where ``coordinates`` is "pixels"), and where the server tells
+    them ``completion_tokens`` and ``finish_reason`` ("length": cut off at ``max_tokens``).
+
+    Args:
+        base_url: e.g. ``http://127.0.0.1:8000/v1`` (vLLM), ``http://127.0.0.1:11434/v1`` (Ollama). Redirects are not followed.
+        model: as the server calls it; "": the first that it lists, found out by ``check`` or the first ``ask``.
+        key_variable: environment variable that holds the key, read at each request; nothing is sent where it is not set.
+        timeout: seconds to connect, and seconds to reply.
+        retries: how often a request is repeated after 429, 5xx or a dropped connection. A timeout is not repeated.
+        parallel: requests in flight at a time.
+        max_tokens: longest reply.
+        max_image_size: pictures are sent as PNG with at most this many pixels at their longer side.
+        coordinates: what the numbers of a reply count; "auto": from the model's name.
+        schema: JSON schema of a reply, sent as ``response_format``. A server that refuses it is asked without, from then on.
+        sleep: called with seconds before a request is repeated.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        key_variable: str = "OPENAI_API_KEY",
+        timeout: float = 60.0,
+        retries: int = 3,
+        parallel: int = 5,
+        max_tokens: int = 512,
+        max_image_size: int = 640,
+        coordinates: Coordinates | Literal["auto"] = "auto",
+        schema: dict[str, Any] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.base_url = base_url.strip().rstrip("/")
+        self.model = model
+        self.key_variable = key_variable
+        self.timeout = timeout
+        self.retries = retries
+        self.parallel = parallel
+        self.max_tokens = max_tokens
+        self.max_image_size = max_image_size
+        self.schema = schema
+        self._coordinates = coordinates
+        self._sleep = sleep
+        # Its own stream: training's random numbers are not touched.
+        self._random = random.Random()
+        self._schema_refused = False
+        self._schema_accepted = False
+        self._settle(model)
+
+    def check(self) -> None:
+        """Raise `InputError` for an address that cannot be one, a server out of reach, a refused key or an unknown model."""
+        if fault := _fault_of(self.base_url):
+            raise InputError(fault)
+        try:
+            names = self._models()
+        except _Failure as failure:
+            raise InputError(
+                f"no model can be asked at {self.base_url}: {failure}; start the server, correct --pipeline.guidance.base-url, "
+                "or do without: --pipeline.guidance.backend residual"
+            ) from None
+        if not self.model:
+            if not names:
+                raise InputError(
+                    f"{self.base_url}: the server does not list its models; name one with --pipeline.guidance.server-model"
+                )
+            self._settle(names[0])
+        # Ollama and Google list names with an affix that they do without in a request.
+        elif names and not {self.model, f"{self.model}:latest", f"models/{self.model}"} & set(names):
+            shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+            raise InputError(
+                f"{self.model}: the server at {self.base_url} has no such model but {shown}; "
+                "choose one of them with --pipeline.guidance.server-model"
+            )
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """One answer per question, in their order; a question that fails has an answer with the reason."""
+        if not questions:
+            return []
+        if not self.model:
+            try:
+                self.check()
+            except InputError as error:
+                return [Answer(None, self._redacted(str(error))) for _ in questions]
+        with ThreadPoolExecutor(max_workers=min(self.parallel, len(questions)), thread_name_prefix="guidance") as pool:
+            return list(pool.map(self._answer, questions))
+
+    def release(self) -> None:
+        """Nothing is held between two rounds: connections are closed with each question."""
+
+    def _settle(self, model: str) -> None:
+        """Take a model, and name and fingerprint with it."""
+        self.model = model
+        fault = _fault_of(self.base_url)
+        # A faulty address may have a password in it.
+        place = "an unusable address" if fault else self.base_url
+        self.name = f"openai {model or 'first model'} at {place}"
+        self.coordinates: Coordinates = coordinates_of(model) if self._coordinates == "auto" else self._coordinates
+        settings = [place, model, self.max_tokens, self.max_image_size, self.coordinates, self.schema]
+        self.fingerprint = "openai " + hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def _answer(self, question: Question) -> Answer:
+        start = time.monotonic()
+        details: dict[str, Any] = {"attempts": 0}
+        text = error = None
+        try:
+            text = self._reply(question, details)
+        except _Failure as failure:
+            error = self._redacted(str(failure))
+        except Exception as failure:
+            error = self._redacted(f"{type(failure).__name__}: {failure}")
+        return Answer(text, error, time.monotonic() - start, details)
+
+    def _reply(self, question: Question, details: dict[str, Any]) -> str:
+        """The text of the reply, after as many requests as it takes."""
+        if fault := _fault_of(self.base_url):
+            raise _Failure(fault)
+        pictures = [shrink(picture, self.max_image_size, SQUARE[self.coordinates]) for picture in question.pictures]
+        if pictures:
+            details["seen_size"] = [pictures[0].shape[1], pictures[0].shape[0]]
+        payload = self._payload(question.prompt, pictures)
+        with_schema = "response_format" in payload
+        failures = 0
+        with self._session() as session:
+            while True:
+                details["attempts"] += 1
+                try:
+                    response = self._send(session, "POST", "/chat/completions", payload)
+                    details["status"] = response.status
+                    if "response_format" in payload and self._refuses_schema(response):
+                        del payload["response_format"]
+                        continue
+                    _raise_for(response, self._key_hint())
+                    break
+                except _Failure as failure:
+                    failures += 1
+                    if not failure.again or failures > self.retries:
+                        raise
+                    self._sleep(self._pause(failures, failure.wait))
+        if "response_format" in payload:
+            self._schema_accepted = True
+        elif with_schema:
+            # Only now: had it been refused without the schema too, the schema would not have been the reason.
+            self._schema_refused = True
+        return _text_of(response.body, details)
+
+    def _refuses_schema(self, response: _Response) -> bool:
+        """Whether a request without the schema may succeed: servers say in many ways that they do not know it."""
+        if response.status not in (400, 422):
+            return False
+        body = response.body.decode("utf-8", "replace").lower()
+        return not self._schema_accepted or "response_format" in body or "schema" in body
+
+    def _payload(self, prompt: str, pictures: list[NDArray[np.uint8]]) -> dict[str, Any]:
+        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": _data_url(picture)}} for picture in pictures]
+        content.append({"type": "text", "text": prompt})
+        payload: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": content}],
+            "temperature": 0,
+            "max_tokens": self.max_tokens,
+        }
+        if self.schema is not None and not self._schema_refused:
+            schema = {"name": "regions", "schema": self.schema, "strict": True}
+            payload["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return payload
+
+    def _pause(self, failures: int, asked: float | None) -> float:
+        """Seconds before the next request: what the server asks for, or doubling with jitter; bounded."""
+        if asked is not None:
+            return min(asked, MAX_WAIT)
+        return min(FIRST_WAIT * 2 ** (failures - 1) * self._random.uniform(0.5, 1.5), MAX_WAIT)
+
+    def _key(self) -> str:
+        key = os.environ.get(self.key_variable, "").strip() if self.key_variable else ""
+        if not (key.isascii() and key.isprintable()):
+            raise _Failure(f"the environment variable {self.key_variable} holds characters that no key has; set it anew")
+        return key
+
+    def _key_hint(self) -> str:
+        state = "is set but not accepted" if os.environ.get(self.key_variable, "").strip() else "is not set"
+        return f"the key is read from the environment variable {self.key_variable}, which {state}"
+
+    def _redacted(self, text: str) -> str:
+        """Without the key. Shorter ones are placeholders like "EMPTY", and would be found in ordinary text."""
+        key = os.environ.get(self.key_variable, "").strip()
+        return text.replace(key, "***") if len(key) >= SHORTEST_KEY else text
+
+    def _session(self) -> requests.Session:
+        import requests
+
+        session = requests.Session()
+        # A server on this machine is never asked through a proxy.
+        session.trust_env = not _is_this_machine(urlsplit(self.base_url).hostname or "")
+        return session
+
+    def _send(self, session: requests.Session, method: str, path: str, payload: dict[str, Any] | None = None) -> _Response:
+        """One request and its whole response, whatever its status.
+
+        Raises:
+            _Failure: no connection, a dropped one, a timeout, or a response that is too large.
+        """
+        import requests
+        import urllib3
+
+        key = self._key()
+
+        def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            # As ``auth`` rather than a header: without one, requests would look for a password in ~/.netrc.
+            if key:
+                request.headers["Authorization"] = f"Bearer {key}"
+            return request
+
+        deadline = time.monotonic() + self.timeout
+        try:
+            with session.request(
+                method,
+                self.base_url + path,
+                json=payload,
+                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+                auth=authorize,
+                timeout=self.timeout,
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                body = bytearray()
+                # read1 returns what has come: a server that drips cannot hold us beyond the deadline.
+                while chunk := response.raw.read1(2**16, decode_content=True):
+                    body += chunk
+                    if len(body) > MAX_RESPONSE:
+                        raise _Failure(f"the response is larger than {MAX_RESPONSE // 2**20} MB")
+                    if time.monotonic() > deadline:
+                        raise _Failure(f"no complete reply within {self.timeout:g} s")
+                headers = response.headers
+                # A server may repeat the key; it goes no further, neither whole nor cut short by an excerpt.
+                said = bytes(body).replace(key.encode(), b"***") if len(key) >= SHORTEST_KEY else bytes(body)
+                return _Response(response.status_code, headers.get("Retry-After"), headers.get("Location"), said)
+        except requests.exceptions.SSLError as error:
+            raise _Failure(f"no safe connection: {_cause(error)}") from None
+        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
+            raise _Failure(f"no reply within {self.timeout:g} s") from None
+        except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+            raise _Failure(f"no connection: {_cause(error)}", again=True) from None
+        except urllib3.exceptions.HTTPError as error:
+            raise _Failure(f"the connection was dropped: {_cause(error)}", again=True) from None
+
+    def _models(self) -> list[str]:
+        """Names of the server's models; none where it has no list that we can read."""
+        with self._session() as session:
+            response = self._send(session, "GET", "/models")
+        if response.status == 404:
+            if not urlsplit(self.base_url).path:
+                raise _Failure(f"it has no list of models there; the address is probably {self.base_url}/v1")
+            return []
+        if response.status in (401, 403) or 300 <= response.status < 400:
+            _raise_for(response, self._key_hint())
+        try:
+            entries = json.loads(response.body)["data"]
+            return [name for entry in entries if isinstance(name := entry["id"], str) and name]
+        except (ValueError, KeyError, TypeError):
+            return []
+
+
+def _fault_of(base_url: str) -> str | None:
+    """What is wrong with an address, without repeating what may be a password; None: nothing."""
+    fix = "give --pipeline.guidance.base-url like http://127.0.0.1:8000/v1"
+    try:
+        parts = urlsplit(base_url)
+        parts.port  # noqa: B018 - raises if it is none
+    except ValueError:
+        return f"the server's address is not a URL; {fix}"
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        return f"the server's address holds a user name, a query or a fragment; {fix}, and the key in an environment variable"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return f"{base_url or 'an empty address'}: not http or https with a host; {fix}"
+    return None
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _raise_for(response: _Response, key_hint: str) -> None:
+    """Say what a status other than 200 means.
+
+    Raises:
+        _Failure: for every other status.
+    """
+    status = response.status
+    if status == 200:
+        return
+    if status in (401, 403):
+        # The body is left out: some servers repeat the key in it.
+        raise _Failure(f"HTTP {status}: the server refuses; {key_hint}")
+    if 300 <= status < 400:
+        target = urlsplit(response.location or "")
+        where = f"{target.scheme}://{target.hostname}" if target.hostname else "another path"
+        raise _Failure(f"HTTP {status}: redirected to {where}, which is not followed; give the address itself")
+    said = _excerpt(response.body)
+    if status == 404:
+        raise _Failure(f"HTTP 404: no such model, or the address lacks its /v1: {said}")
+    if status == 429 or status >= 500:
+        raise _Failure(f"HTTP {status}: {said}", again=True, wait=_seconds(response.retry_after))
+    raise _Failure(f"HTTP {status}: {said}")
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """A Retry-After header, which is a number of seconds or a date; None where it is neither."""
+    if not retry_after:
+        return None
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _text_of(body: bytes, details: dict[str, Any]) -> str:
+    """The reply in a response; finish_reason and completion_tokens go to ``details``.
+
+    Raises:
+        _Failure: not a chat completion, or one without text.
+    """
+    try:
+        completion = json.loads(body)
+    except ValueError:
+        raise _Failure(f"the response is not JSON: {_excerpt(body)}") from None
+    try:
+        choice = completion["choices"][0]
+        content = choice["message"]["content"]
+        if isinstance(content, list):
+            content = "".join(part["text"] for part in content if part["type"] == "text")
+    except (KeyError, IndexError, TypeError):
+        raise _Failure(f"the response is not a chat completion: {_excerpt(body)}") from None
+    reason = choice.get("finish_reason")
+    if isinstance(reason, str):
+        details["finish_reason"] = reason
+    usage = completion.get("usage")
+    if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
+        details["completion_tokens"] = usage["completion_tokens"]
+    if not isinstance(content, str) or not content.strip():
+        raise _Failure(f"the reply has no text (finish_reason {reason})")
+    return content
+
+
+def _excerpt(body: bytes) -> str:
+    """The start of what a server said, on one line and without control characters."""
+    text = body[:2000].decode("utf-8", "replace")
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return line[:200] + "…" if len(line) > 200 else line or "(nothing)"
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason of a connection that failed, e.g. "Connection refused"."""
+    while True:
+        parts = (getattr(error, "reason", None), *error.args, error.__cause__)
+        inner = next((part for part in parts if isinstance(part, BaseException)), None)
+        if inner is None:
+            return getattr(error, "strerror", None) or str(error) or type(error).__name__
+        error = inner
+
+
+def _data_url(picture: NDArray[np.uint8]) -> str:
+    """[H, W, 3] as a PNG: boxes are judged by edges, which JPEG blurs."""
+    from PIL import Image
+
+    png = io.BytesIO()
+    Image.fromarray(picture).save(png, "PNG")
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
