@@ -1,0 +1,182 @@
+"""Per-Gaussian features blended into a picture, on frozen Gaussians (FMGS, 3.3).
+
+A pixel's feature is Σ w f over the Gaussians in front of it, w = alpha · transmittance. Only Gaussians with opacity above 0.25
+and a radius of more than 2 pixels on screen take part; there is no background, and nothing is normalised afterwards. Blending is
+linear, which saves channels exactly: `blend_query` blends one score per text instead of the feature, `blend_field` blends the
+field's codes instead of its features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmgs_ns.rasterize import rasterization
+from vlmgs_ns.rasterize.lift import lift
+from vlmgs_ns.semantics.field import SemanticField
+
+MIN_OPACITY = 0.25
+MIN_RADIUS = 2.0
+"""Pixels."""
+
+
+@dataclass(frozen=True)
+class Splats:
+    """Gaussians after their activation functions, world coordinates."""
+
+    means: Tensor  # [N, 3]
+    quats: Tensor  # [N, 4] wxyz
+    scales: Tensor  # [N, 3] standard deviations, world units
+    opacities: Tensor  # [N] in [0, 1]
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def __getitem__(self, which: Tensor) -> Splats:
+        """Those of the given ids [M] int64 or mask [N] bool."""
+        return Splats(self.means[which], self.quats[which], self.scales[which], self.opacities[which])
+
+    def detached(self) -> Splats:
+        """Without gradients."""
+        return Splats(self.means.detach(), self.quats.detach(), self.scales.detach(), self.opacities.detach())
+
+
+@dataclass(frozen=True)
+class Pinhole:
+    """One camera."""
+
+    viewmat: Tensor  # [4, 4] world → OpenCV camera (x right, y down, z forward)
+    K: Tensor  # [3, 3] pixels, pixel centres at half integers
+    width: int
+    height: int
+
+    def resized(self, width: int, height: int) -> Pinhole:
+        """The same view in another number of pixels."""
+        factor = self.K.new_tensor([[width / self.width], [height / self.height], [1.0]])
+        return Pinhole(self.viewmat, self.K * factor, width, height)
+
+
+@torch.no_grad()
+def drawn(
+    splats: Splats,
+    camera: Pinhole,
+    min_opacity: float = MIN_OPACITY,
+    min_radius: float = MIN_RADIUS,
+) -> Tensor:
+    """Ids of the Gaussians that reach a pixel: opaque and large enough, on screen, not hidden. [M] int64, ascending.
+
+    Blending these alone gives the same picture, so that features need to be computed only for them.
+    """
+    ids = torch.nonzero(splats.opacities > min_opacity)[:, 0]
+    if len(ids) == 0:
+        return ids
+    kept = splats[ids].detached()
+    _, _, info = _rasterize(kept, camera, kept.means.new_ones(len(kept), 1), min_radius)
+    ones = kept.means.new_ones(1, camera.height, camera.width, 1)
+    return ids[lift(info, ones)[0, :, 0] > 0]
+
+
+def blend(
+    splats: Splats,
+    camera: Pinhole,
+    features: Tensor,  # [N, D]
+    min_opacity: float = MIN_OPACITY,
+    min_radius: float = MIN_RADIUS,
+) -> tuple[Tensor, Tensor]:
+    """Blend features into a picture. Differentiable in the features alone.
+
+    Args:
+        splats: Gaussians; they receive no gradient.
+        camera: the view.
+        features: one row per Gaussian, any number of channels.
+        min_opacity: Gaussians take part above it.
+        min_radius: pixels; Gaussians take part above it.
+
+    Returns:
+        the picture [H, W, D], 0 where there is no Gaussian, and the opacity blended with it [H, W].
+
+    Raises:
+        ValueError: not one row of features per Gaussian.
+    """
+    if features.dim() != 2 or len(features) != len(splats):
+        raise ValueError(f"features has shape {list(features.shape)}: it must be [N, D] with N={len(splats)}, one row a Gaussian")
+    splats = splats.detached()
+    opaque = splats.opacities > min_opacity
+    if not opaque.all():
+        splats, features = splats[opaque], features[opaque]
+    if features.is_cuda or len(splats) == 0:
+        image, alpha, _ = _rasterize(splats, camera, features, min_radius)
+    else:
+        image, alpha = FrozenBlend.apply(features, splats, camera, min_radius)
+    return image[0], alpha[0, ..., 0].detach()
+
+
+def blend_query(
+    splats: Splats,
+    camera: Pinhole,
+    features: Tensor,  # [N, D]
+    texts: Tensor,  # [T, D]
+    min_opacity: float = MIN_OPACITY,
+    min_radius: float = MIN_RADIUS,
+) -> Tensor:
+    """Scores ⟨blended feature, text⟩ from T blended channels instead of D: ⟨Σ w f, t⟩ = Σ w ⟨f, t⟩. [H, W, T].
+
+    K phrases and the negatives are T texts; `query.relevancy_from_scores` takes the result.
+    """
+    return blend(splats, camera, features @ texts.T, min_opacity, min_radius)[0]
+
+
+def blend_field(
+    field: SemanticField,
+    splats: Splats,
+    camera: Pinhole,
+    min_opacity: float = MIN_OPACITY,
+    min_radius: float = MIN_RADIUS,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The field's CLIP [H, W, clip_dim] and DINO [H, W, dino_dim] maps and the opacity [H, W], through the field's codes."""
+    part = splats[drawn(splats, camera, min_opacity, min_radius)]
+    codes, alpha = blend(part, camera, field.codes(part.means), min_opacity, min_radius)
+    clip, dino = field.decode(codes)
+    return clip, dino, alpha
+
+
+class FrozenBlend(torch.autograd.Function):
+    """The rasteriser as a linear map of the features; backwards its adjoint, which leaves out the geometry's gradients.
+
+    For the CPU, where that takes two thirds of the time. gsplat computes these gradients in any case.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        features: Tensor,  # [N, D]
+        splats: Splats,
+        camera: Pinhole,
+        min_radius: float,
+    ) -> tuple[Tensor, Tensor]:
+        image, alpha, ctx.info = _rasterize(splats, camera, features, min_radius)
+        ctx.mark_non_differentiable(alpha)
+        return image, alpha
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any,
+        v_image: Tensor,  # [1, H, W, D]
+        _v_alpha: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        return lift(ctx.info, v_image)[0], None, None, None
+
+
+def _rasterize(
+    splats: Splats,
+    camera: Pinhole,
+    features: Tensor,  # [N, D]
+    min_radius: float,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    return rasterization(
+        splats.means, splats.quats, splats.scales, splats.opacities, features, camera.viewmat[None], camera.K[None],
+        camera.width, camera.height, radius_clip=min_radius,
+    )  # fmt: skip
