@@ -1,0 +1,143 @@
+"""The feature maps of all photos of a scene: made one photo at a time, kept on disk, opened one photo at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vlmgs_ns.errors import InputError
+from vlmgs_ns.progress import Report, bar
+from vlmgs_ns.semantics.cache import FeatureCache, Map, format_size, photo_digest
+from vlmgs_ns.semantics.encoders import DenseEncoder, ImageTextEncoder
+from vlmgs_ns.semantics.hybrid import hybrid_map
+
+EDITION = 1
+"""Part of every key: to be raised with a change to `hybrid_map` or an encoder's `embed`, which makes older maps wrong."""
+
+Photo = Tensor | npt.NDArray[Any]
+"""[H, W, 3], uint8, or floating point in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class PhotoMaps:
+    """The maps of one photo. Cells are equal and cover the photo."""
+
+    clip: Map
+    """[h, w, D], unit vectors but for the rounding to half precision."""
+    dino: Map | None
+    """[h', w', D'], or None where there is no dense encoder."""
+
+
+class FeatureMaps(Sequence[PhotoMaps]):
+    """Maps by photo, in the order of the photos; opened when they are asked for, so that no file stays open."""
+
+    def __init__(self, cache: FeatureCache, digests: list[bytes], keys: tuple[str, ...]) -> None:
+        self._cache = cache
+        self._digests = digests
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Maps of a photo by its number, or a sequence of them for a slice.
+
+        Raises:
+            InputError: the maps were removed or damaged since they were made.
+        """
+        if isinstance(index, slice):
+            return FeatureMaps(self._cache, self._digests[index], self._keys)
+        maps = [self._cache.find(self._digests[index], key) for key in self._keys]
+        if any(found is None for found in maps):
+            raise InputError(
+                f"feature maps in {self._cache.folder} were removed or damaged while in use; start again to remake them"
+            )
+        return PhotoMaps(*maps, *[None] * (2 - len(maps)))  # type: ignore[arg-type]
+
+
+def clip_key(clip: ImageTextEncoder) -> str:
+    """What decides a photo's hybrid map, beside the photo."""
+    return f"{clip.fingerprint}, hybrid map of 7 tile sizes at {clip.tile_size} px, edition {EDITION}"
+
+
+def dino_key(dino: DenseEncoder) -> str:
+    """What decides a photo's dense map, beside the photo."""
+    return f"{dino.fingerprint}, edition {EDITION}"
+
+
+def feature_maps(
+    photos: Sequence[Photo],
+    clip: ImageTextEncoder,
+    dino: DenseEncoder | None,
+    cache: FeatureCache,
+    progress: Report | None = None,
+) -> FeatureMaps:
+    """Make sure that the maps of all photos are on disk; both encoders are released afterwards.
+
+    What was made stays when it is interrupted: the next call goes on from there.
+
+    Args:
+        photos: as training sees them (size, undistortion): maps are known by a photo's pixels. May load each on access.
+        clip: for the hybrid maps.
+        dino: for the dense maps; None: none are made.
+        cache: where they are kept.
+        progress: called with (photos done, note); by default a bar is shown.
+
+    Raises:
+        InputError: the cache cannot be written.
+        ValueError: a photo is not [H, W, 3], or an encoder gave values that are not finite.
+    """
+    keys = (clip_key(clip),) if dino is None else (clip_key(clip), dino_key(dino))
+    digests = []
+    made = 0
+    try:
+        with _shown(progress, len(photos)) as report:
+            for number in range(len(photos)):
+                photo = np.asarray(photos[number])
+                if photo.ndim != 3 or photo.shape[2] != 3:
+                    raise ValueError(f"photo {number} has shape {list(photo.shape)}; encoders take [H, W, 3]")
+                digests.append(photo_digest(photo))
+                made += _ensure(photo, digests[-1], clip, dino, cache)
+                at_end = number + 1 == len(photos)
+                report(number + 1, f"{made} new" + (f", {format_size(cache.size())} on disk" if at_end else ""))
+    finally:
+        clip.release()
+        if dino is not None:
+            dino.release()
+    return FeatureMaps(cache, digests, keys)
+
+
+def _ensure(
+    photo: npt.NDArray[Any], digest: bytes, clip: ImageTextEncoder, dino: DenseEncoder | None, cache: FeatureCache
+) -> bool:
+    """Whether anything had to be made."""
+    made = False
+
+    def picture() -> Tensor:  # [3, H, W] in [0, 1]
+        nonlocal made
+        made = True
+        pixels = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))
+        pixels = pixels.float() / 255 if photo.dtype == np.uint8 else pixels.float()
+        # Tiles are cut and scaled where the encoder runs, if it says where.
+        return pixels.to(getattr(clip, "device", "cpu"))
+
+    cache.get(digest, clip_key(clip), lambda: hybrid_map(picture(), clip.embed_images, clip.tile_size))
+    if dino is not None:
+        cache.get(digest, dino_key(dino), lambda: dino.embed(picture()))
+    return made
+
+
+@contextmanager
+def _shown(progress: Report | None, photos: int) -> Iterator[Report]:
+    if progress is not None:
+        yield progress
+    else:
+        with bar("Looking at photos", photos) as report:
+            yield report
