@@ -164,8 +164,8 @@ def test_an_object_on_a_floor_is_told_from_the_floor_before_it() -> None:
     # Its foot is as far as the floor that it stands on, and is lost.
     assert overlap(box, patch(rows, column)) > 0.75 and answer.details["subject"] == "depth"
     assert abs(box.left - column.start / W) < 0.01 and abs(box.right - column.stop / W) < 0.01
-    mirrored = look("background", plain(), depth=depth[:, ::-1], coverage=COVERED, subject=(0.5, 0.5))[0]
-    assert mirrored == box._replace(left=1 - box.right, right=1 - box.left)
+    (other,) = look("background", plain(), depth=depth[:, ::-1], coverage=COVERED, subject=(0.5, 0.5))
+    assert np.allclose(other[:4], (1 - box.right, box.top, 1 - box.left, box.bottom))
 
 
 def test_of_two_objects_alike_the_one_nearer_to_the_scenes_centre_counts() -> None:
