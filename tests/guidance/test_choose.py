@@ -67,7 +67,7 @@ def test_auto_never_puts_a_model_on_the_cpu(weights: Path, monkeypatch: pytest.M
         backend, sentence = make_backend(BackendSettings(model=str(weights), device=device))
         assert isinstance(backend, ResidualBackend)
         assert sentence.startswith("Guidance: residual, without a model: on cpu a model would hold up training")
-        assert "--pipeline.guidance.backend transformers" in sentence
+        assert "--pipeline.model.guidance.backend transformers" in sentence
 
 
 def test_what_is_asked_for_is_taken(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_every_setting_reaches_its_backend(weights: Path) -> None:
     ],
 )
 def test_settings_out_of_range(name: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"--pipeline.guidance.{name.replace('_', '-')} {value}: .*; give "):
+    with pytest.raises(InputError, match=f"--pipeline.model.guidance.{name.replace('_', '-')} {value}: .*; give "):
         make_backend(BackendSettings(**{name: value}))
 
 

@@ -393,6 +393,9 @@ def test_without_a_key_no_header_is_sent(server: Server, monkeypatch: pytest.Mon
     # A password for this host in ~/.netrc is not for us.
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hidden\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    # As if it were another machine, for which proxies and the like are looked up.
+    monkeypatch.setattr(openai, "_is_this_machine", lambda host: False)
+    monkeypatch.setenv("no_proxy", "*")
     backend(server).ask([question()])
     backend(server, key_variable="").ask([question()])
     assert all("Authorization" not in request.headers for request in server.requests) and len(server.requests) == 2
@@ -520,7 +523,7 @@ def test_check_names_the_models_there_are(server: Server) -> None:
 def test_check_accepts_a_server_without_a_list(server: Server, reply: Reply) -> None:
     server.behave = lambda request: reply
     backend(server).check()
-    with pytest.raises(InputError, match=r"does not list its models; name one with --pipeline\.guidance\.server-model"):
+    with pytest.raises(InputError, match=r"does not list its models; name one with --pipeline\.model\.guidance\.server-model"):
         backend(server, model="").check()
 
 
@@ -561,7 +564,7 @@ def test_an_address_that_is_none(url: str, reason: str) -> None:
     asker = OpenAIBackend(url, "m")
     with pytest.raises(InputError, match=reason) as raised:
         asker.check()
-    assert "--pipeline.guidance.base-url" in str(raised.value)
+    assert "--pipeline.model.guidance.base-url" in str(raised.value)
     [answer] = asker.ask([question()])
     assert answer.error is not None and reason in answer.error
     assert KEY not in "".join([str(raised.value), repr(answer), asker.name, asker.fingerprint])

@@ -76,7 +76,9 @@ def make_backend(settings: BackendSettings) -> tuple[Backend, str]:
     device = resolve_device(settings.device)
     if not device.startswith("cuda"):
         # Billions of multiplications per token would compete with training for the cores.
-        reason = f"on {device} a model would hold up training; --pipeline.guidance.backend transformers uses one all the same"
+        reason = (
+            f"on {device} a model would hold up training; --pipeline.model.guidance.backend transformers uses one all the same"
+        )
         return _residual(), f"Guidance: residual, without a model: {reason}"
     if fault := missing_weights(settings.model):
         return _residual(), f"Guidance: residual, without a model: {fault}"
@@ -94,7 +96,7 @@ def _check(settings: BackendSettings) -> None:
 
 
 def _flag(name: str) -> str:
-    return f"--pipeline.guidance.{name.replace('_', '-')}"
+    return f"--pipeline.model.guidance.{name.replace('_', '-')}"
 
 
 def _residual() -> Backend:

@@ -118,13 +118,13 @@ class OpenAIBackend:
             names = self._models()
         except _Failure as failure:
             raise InputError(
-                f"no model can be asked at {self.base_url}: {failure}; start the server, correct --pipeline.guidance.base-url, "
-                "or do without: --pipeline.guidance.backend residual"
+                f"no model can be asked at {self.base_url}: {failure}; start the server, "
+                "correct --pipeline.model.guidance.base-url, or do without: --pipeline.model.guidance.backend residual"
             ) from None
         if not self.model:
             if not names:
                 raise InputError(
-                    f"{self.base_url}: the server does not list its models; name one with --pipeline.guidance.server-model"
+                    f"{self.base_url}: the server does not list its models; name one with --pipeline.model.guidance.server-model"
                 )
             self._settle(names[0])
         # Ollama and Google list names with an affix that they do without in a request.
@@ -132,7 +132,7 @@ class OpenAIBackend:
             shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
             raise InputError(
                 f"{self.model}: the server at {self.base_url} has no such model but {shown}; "
-                "choose one of them with --pipeline.guidance.server-model"
+                "choose one of them with --pipeline.model.guidance.server-model"
             )
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
@@ -325,7 +325,7 @@ class OpenAIBackend:
 
 def _fault_of(base_url: str) -> str | None:
     """What is wrong with an address, without repeating what may be a password; None: nothing."""
-    fix = "give --pipeline.guidance.base-url like http://127.0.0.1:8000/v1"
+    fix = "give --pipeline.model.guidance.base-url like http://127.0.0.1:8000/v1"
     try:
         parts = urlsplit(base_url)
         parts.port  # noqa: B018 - raises if it is none

@@ -95,15 +95,15 @@ class TransformersBackend:
         import torch
 
         if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise InputError(f"--pipeline.guidance.device {self.device}: torch sees no CUDA device here; use auto or cpu")
+            raise InputError(f"--pipeline.model.guidance.device {self.device}: torch sees no CUDA device here; use auto or cpu")
         if self.quantization != "none":
-            flag = f"--pipeline.guidance.quantization {self.quantization}"
+            flag = f"--pipeline.model.guidance.quantization {self.quantization}"
             if not self.device.startswith("cuda"):
                 raise InputError(f"{flag}: works on CUDA, and the model is to run on {self.device}; use none")
             if importlib.util.find_spec("bitsandbytes") is None:
                 raise InputError(f"{flag}: bitsandbytes is not installed; use none, or: pip install bitsandbytes")
         if not self.download and (fault := missing_weights(self.model)):
-            raise InputError(f"{fault}, or do without a model: --pipeline.guidance.backend residual")
+            raise InputError(f"{fault}, or do without a model: --pipeline.model.guidance.backend residual")
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer per question, in their order; a question that fails has an answer with the reason."""
@@ -140,9 +140,7 @@ class TransformersBackend:
         try:
             answers = self._generate(questions)
         except torch.cuda.OutOfMemoryError:
-            failure = (
-                "CUDA out of memory; use --pipeline.guidance.quantization 4bit or a smaller --pipeline.guidance.max-image-size"
-            )
+            failure = "CUDA out of memory; use --pipeline.model.guidance.quantization 4bit or a smaller max-image-size"
             self.batch_size = max(1, min(self.batch_size, len(questions) // 2))
         except Exception as error:
             failure = _describe(error)
@@ -284,7 +282,7 @@ def missing_weights(model: str) -> str | None:
 
         return (
             f"{model}: no such folder, and the hub's cache {constants.HF_HUB_CACHE} does not have it; "
-            f"download a model with: hf download {DEFAULT_MODEL} (--pipeline.guidance.download True does it in training)"
+            f"download a model with: hf download {DEFAULT_MODEL} (--pipeline.model.guidance.download True does it in training)"
         )
     if not (folder / "config.json").is_file():
         return f"{model}: the folder has no config.json; give the folder that a model was saved to"
