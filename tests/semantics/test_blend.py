@@ -167,3 +167,18 @@ def test_no_gaussians_and_wrong_features() -> None:
     assert (clip == 0).all()
     with pytest.raises(ValueError, match=r"features has shape \[9, 3\].*N=10"):
         blend(splats, camera, torch.zeros(9, 3))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device and gsplat's CUDA kernels")
+def test_cuda_draws_teaches_and_freezes_the_same() -> None:
+    splats, camera = room()
+    there = Splats(*(t.cuda().requires_grad_() for t in (splats.means, splats.quats, splats.scales, splats.opacities)))
+    view = Pinhole(camera.viewmat.cuda(), camera.K.cuda(), W, H)
+    assert torch.equal(drawn(there, view).cpu(), drawn(splats, camera))
+    here, away = features(400, 40).requires_grad_(), features(400, 40).cuda().requires_grad_()
+    one, other = blend(splats, camera, here)[0], blend(there, view, away)[0]
+    assert torch.allclose(one, other.cpu(), atol=1e-3)
+    one.sum().backward()
+    other.sum().backward()
+    assert torch.allclose(here.grad, away.grad.cpu(), atol=1e-2) and there.means.grad is None and there.opacities.grad is None
