@@ -188,7 +188,7 @@ def test_no_room_is_one_error_and_leaves_no_half_file(cache: FeatureCache) -> No
     _, pipe = workers.start(workers.write_too_much, cache.folder, 100_000)
     said = pipe.recv()
     assert str(cache.folder) in said and "File too large" in said and "540 kB" in said and "vlmgs cache" in said
-    assert names(cache.folder) == ["manifest.json"]
+    assert names(cache.folder) == ["manifest.json"] and cache.entries() == []
 
 
 @pytest.mark.parametrize("writable", [True, False])
