@@ -137,6 +137,18 @@ def test_a_picture_full_of_new_detail_is_split_within_limits() -> None:
     assert boxes and limit(boxes, LIMITS["detail"])[1] == ""
 
 
+def test_one_part_all_around_the_picture_is_split_at_its_high_places() -> None:
+    """One part whose box is the whole picture: shrunk about its centre it would mark what is plain."""
+    render = plain()
+    strength = np.linspace(0.2, 0.6, W)[:, None]
+    frame = np.ones((H, W), bool)
+    frame[16:-16, 16:-16] = False
+    render[frame] += (strength * (textured(slice(0, H), slice(0, W)) - 0.5))[frame]
+    answer = ask("detail", render, earlier=plain())
+    boxes = boxes_of(answer)
+    assert boxes and "limited" not in answer.details
+
+
 # background
 
 
@@ -259,6 +271,21 @@ def test_disagreement_that_stands_out_is_inconsistent() -> None:
     assert overlap(box, patch(*HERE)) > 0.6 and box.label == "inconsistent"
 
 
+def test_disagreement_counts_against_what_is_usual_in_the_view() -> None:
+    disagreement = np.full((H, W), 0.2)
+    disagreement[HERE] = 0.5
+    (box,) = look("novel", plain(), disagreement=disagreement)
+    assert overlap(box, patch(*HERE)) > 0.6
+
+
+def test_unknown_places_neither_dilute_nor_take_on_what_is_beside_them() -> None:
+    disagreement = np.full((H, W), 0.02)
+    disagreement[5:75, 75:155] = np.nan
+    disagreement[HERE] = 0.1
+    (box,) = look("novel", plain(), disagreement=disagreement)
+    assert np.allclose(box[:4], patch(*HERE)[:4], atol=1e-3)
+
+
 def test_a_floater_that_photos_contradict_is_named_once_and_a_hole_elsewhere_too() -> None:
     depth, coverage, disagreement = floor_and_wall(), COVERED.copy(), np.full((H, W), 0.02)
     depth[FLOATER], disagreement[FLOATER] = 0.7, 0.5
@@ -294,6 +321,15 @@ def test_boxes_are_few_small_and_apart_however_much_is_wrong() -> None:
     wrong = ndimage.gaussian_filter(rng.standard_normal((H, W)), 8)
     boxes = look("compare", (0.5 + 0.4 * wrong / abs(wrong).max())[..., None].repeat(3, 2), plain(0.5))
     assert len(boxes) == 3 and limit(boxes, LIMITS["compare"])[1] == ""
+    assert max(overlap(a, b) for k, a in enumerate(boxes) for b in boxes[:k]) == 0
+
+
+def test_a_ring_around_the_worst_patch_gives_boxes_beside_it() -> None:
+    """The best window for the ring would hold the patch that is already named."""
+    radius = np.hypot(*(np.mgrid[:H, :W] - np.array([H / 2, W / 2])[:, None, None]))
+    render = plain() - 0.5 * (radius < 5)[..., None] + 0.19 * (abs(radius - 19) < 3)[..., None]
+    boxes = look("compare", render, plain())
+    assert len(boxes) == 3 and overlap(boxes[0], patch(slice(54, 66), slice(74, 86))) > 0.5
     assert max(overlap(a, b) for k, a in enumerate(boxes) for b in boxes[:k]) == 0
 
 
