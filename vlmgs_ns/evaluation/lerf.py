@@ -13,16 +13,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlmgs_ns.evaluation.labels import (
-    LabelledObject,
-    LabelledScene,
-    LabelledView,
-    Source,
-    build_scene,
-    file_name,
-    json_files,
-    merged,
-)
+from vlmgs_ns.evaluation.labels import LabelledObject, LabelledScene, LabelledView, build_scene, merged
+from vlmgs_ns.evaluation.source import Source, file_name, json_files
 
 
 def read_lerf(folder: Path) -> LabelledScene:

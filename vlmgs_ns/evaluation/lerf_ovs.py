@@ -6,7 +6,7 @@ One folder per scene (``label/<scene>``), one ISAT file per picture::
      "objects": [{"category": "egg", "bbox": [x1, y1, x2, y2], "segmentation": [[x, y], [x, y], [x, y], ...]}, ...]}
 
 Everything is in pixels; a box may give its corners in either order. Objects of one category in a picture are one phrase, with
-several boxes and the union of their polygons (`labels.polygon_mask` says which pixels those are).
+several boxes and the union of their polygons (`polygon_mask` says which pixels those are).
 """
 
 from __future__ import annotations
@@ -14,17 +14,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from vlmgs_ns.evaluation.labels import (
-    LabelledObject,
-    LabelledScene,
-    LabelledView,
-    Source,
-    build_scene,
-    file_name,
-    json_files,
-    merged,
-    polygon_mask,
-)
+import numpy as np
+
+from vlmgs_ns.evaluation.labels import LabelledObject, LabelledScene, LabelledView, build_scene, merged
+from vlmgs_ns.evaluation.metrics import Mask
+from vlmgs_ns.evaluation.source import Source, file_name, json_files
 
 
 def read_lerf_ovs(folder: Path) -> LabelledScene:
@@ -50,3 +44,25 @@ def _object(entry: Source, width: int, height: int) -> LabelledObject:
     if len(polygon) < 3:
         outline.refuse(f"{len(polygon)} corners enclose nothing", "A polygon has 3 or more corners.")
     return LabelledObject(entry.get("category").text(), (box,), partial(polygon_mask, polygon, width, height))
+
+
+def polygon_mask(
+    corners: list[tuple[float, float]],
+    width: int,
+    height: int,
+) -> Mask:
+    """Pixels of a polygon [H, W]: corners fall to the pixel that holds them, and the outline's pixels are inside.
+
+    This is OpenCV's rule (``fillPoly``), by which published LERF-OVS figures are made; where the outline crosses itself, what it
+    surrounds an even number of times is outside. A rule of pixel centres would take about half a pixel all around.
+
+    Raises:
+        ValueError: fewer than 3 corners.
+    """
+    import cv2
+
+    if len(corners) < 3:
+        raise ValueError(f"{len(corners)} corners enclose nothing: a polygon has 3 or more")
+    filled = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(filled, [np.array(corners).astype(np.int32)], 1)  # type: ignore[call-overload]
+    return filled.astype(bool)

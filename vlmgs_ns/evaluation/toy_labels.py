@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from vlmgs_ns.errors import InputError
-from vlmgs_ns.evaluation.labels import LabelledObject, LabelledScene, LabelledView, Source, build_scene, file_name, read_grey
+from vlmgs_ns.evaluation.labels import LabelledObject, LabelledScene, LabelledView, build_scene
 from vlmgs_ns.evaluation.metrics import Mask
+from vlmgs_ns.evaluation.source import Source, file_name, read_grey
 from vlmgs_ns.toy.writer import WRITER
 
 VERSION = 1
 Split = Literal["val", "train", "all"]
+
+
+@dataclass(frozen=True)
+class _Thing:
+    number: int
+    """Its value in the instance masks."""
+    phrases: tuple[str, ...]
 
 
 def read_toy(
@@ -39,46 +48,54 @@ def read_toy(
     if source.content.get("writer") != WRITER or source.content.get("version") != VERSION:
         raise InputError(f"{source.path} is not of version {VERSION} by {WRITER!r}. Write the scene again with `vlmgs scene`.")
     width, height = source.size("width", "height")
-    things = {entry.get("name").text(): entry for entry in source.get("objects").items()}
-    phrases = {name: (name,) if wordings == "name" else _phrases(entry) for name, entry in things.items()}
-    ids = {name: entry.get("id").whole() for name, entry in things.items()}
+    things = _things(source, wordings)
     masks = source.get("masks")
     if file_name(masks.text()) != masks.text() or masks.text() in {".", ".."}:
         masks.refuse("must be the name of a folder beside labels.json")
-
-    views = []
-    for key, entry in source.get("views").entries():
-        if split not in ("all", entry.get("split").text()):
-            continue
-        pixels = {name: count.whole() for name, count in entry.get("visible_pixels").entries()}
-        path = folder / masks.text() / file_name(key)
-        if not path.is_file():
-            raise InputError(f"{path} is missing, but labels.json has a view of this name. Write the scene again.")
-        objects = []
-        for name, box in entry.get("boxes").entries():
-            if name not in things:
-                box.refuse(f"{name!r} is none of the objects", "Add it to `objects`, or write the scene again.")
-            if name not in pixels:
-                box.refuse(f"visible_pixels has no {name!r}", "Write the scene again.")
-            if pixels[name] >= least_pixels:
-                mask = partial(_mask, path, width, height, ids[name], pixels[name])
-                objects += [LabelledObject(phrase, (box.edges(width, height),), mask) for phrase in phrases[name]]
-        views.append(LabelledView(file_name(key), width, height, tuple(objects)))
-    background = [phrase.text() for phrase in source.get("background").items()]
+    views = [
+        _view(entry, folder / masks.text() / file_name(key), things, width, height, least_pixels)
+        for key, entry in source.get("views").entries()
+        if split in ("all", entry.get("split").text())
+    ]
+    if not views:
+        raise InputError(f"{source.path} has no view of split {split!r}. Read another split, or hold out views.")
     return build_scene(
         folder,
         views,
         "toy",
-        phrases=[phrase for wording in phrases.values() for phrase in wording],
-        background=background,
+        phrases=[phrase for thing in things.values() for phrase in thing.phrases],
+        background=[phrase.text() for phrase in source.get("background").items()],
         split=split,
         wordings=wordings,
         least_pixels=least_pixels,
     )
 
 
-def _phrases(entry: Source) -> tuple[str, ...]:
-    return tuple(phrase.text() for phrase in entry.get("phrases").items())
+def _things(source: Source, wordings: Literal["name", "all"]) -> dict[str, _Thing]:
+    """The scene's objects by name."""
+    things: dict[str, _Thing] = {}
+    for entry in source.get("objects").items():
+        name = entry.get("name")
+        if name.text() in things:
+            name.refuse("another object has this name", "Write the scene again.")
+        spoken = [name] if wordings == "name" else entry.get("phrases").items()
+        things[name.text()] = _Thing(entry.get("id").whole(), tuple(phrase.text() for phrase in spoken))
+    return things
+
+
+def _view(entry: Source, mask: Path, things: dict[str, _Thing], width: int, height: int, least_pixels: int) -> LabelledView:
+    if not mask.is_file():
+        raise InputError(f"{mask} is missing, but labels.json has a view of this name. Write the scene again.")
+    objects: list[LabelledObject] = []
+    for name, box in entry.get("boxes").entries():
+        if name not in things:
+            box.refuse(f"{name!r} is none of the objects", "Add it to `objects`, or write the scene again.")
+        pixels = entry.get("visible_pixels").get(name).whole()
+        if pixels >= least_pixels:
+            pixels_of = partial(_mask, mask, width, height, things[name].number, pixels)
+            boxes = (box.edges(width, height),)
+            objects += [LabelledObject(phrase, boxes, pixels_of) for phrase in things[name].phrases]
+    return LabelledView(mask.name, width, height, tuple(objects))
 
 
 def _mask(path: Path, width: int, height: int, number: int, pixels: int) -> Mask:
