@@ -202,6 +202,15 @@ def test_predictions_of_another_size_and_the_same_aspect_are_resized(scale: int)
     assert protocol_c(room(BOTH), lambda view, phrase: silhouettes[phrase], threshold=0.5, least_alpha=0.5).scores["iou"] == 1.0
 
 
+def test_maps_are_resized_about_the_centres_of_pixels() -> None:
+    half = LabelledView("1.jpg", 4, 2, (thing("ball", mask("..##", "..##")),))
+    # Between the centres of its two pixels a map of [0, 1] rises as 0, 0.25, 0.75, 1.
+    relevancy = torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]]])
+    assert protocol_b(room(half), lambda v, p: relevancy, threshold=0.7).scores["iou"] == 1.0
+    assert protocol_b(room(half), lambda v, p: relevancy, threshold=0.3).scores["iou"] == 1.0
+    assert protocol_b(room(half), lambda v, p: relevancy, threshold=0.2).scores["iou"] == pytest.approx(4 / 6)
+
+
 def test_rounded_sizes_are_of_the_same_aspect() -> None:
     view = LabelledView("1.jpg", 986, 728, (thing("ball", np.ones((728, 986), bool)),))
     silhouette = np.ones((243, 328), bool)  # a third of it: 242.67 x 328.67
