@@ -18,7 +18,7 @@ LAYERS = (
     {"rasterize", "toy"},
     {"densify", "guidance", "semantics"},
     {"machine", "panel"},
-    {"model", "datamanager"},
+    {"model", "datamanager", "studio"},
     {"pipeline", "trainer", "evaluation"},
     {"config", "cli", "commands", "demo"},
 )

@@ -15,6 +15,7 @@ from nerfstudio.plugins.types import MethodSpecification
 from vlmgs_ns.checkpoint import register_safe_globals
 from vlmgs_ns.datamanager import VlmFastGSDatamanagerConfig
 from vlmgs_ns.ffmpeg import ensure_ffmpeg
+from vlmgs_ns.guidance.schedule import GuidanceConfig
 from vlmgs_ns.machine import default_device
 from vlmgs_ns.model import VlmFastGSModelConfig
 from vlmgs_ns.optimizers import AdamConfig, DecayConfig, LazyUpdates
@@ -108,6 +109,6 @@ vlm_fastgs_lite = MethodSpecification(
     description="vlm-fastgs scaled to a laptop's CPU: 1,500 iterations on photos of at most 300 pixels.",
 )
 fastgs = MethodSpecification(
-    config=_method("fastgs", 20_000, VlmFastGSModelConfig()),
+    config=_method("fastgs", 20_000, VlmFastGSModelConfig(guidance=GuidanceConfig(enabled=False))),
     description="FastGS alone: multi-view consistent Gaussian splatting, without guidance and semantics.",
 )

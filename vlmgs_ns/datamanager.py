@@ -81,9 +81,17 @@ class VlmFastGSDatamanager(FullImageDatamanager[PhotoDataset]):
         The order in which training sees the photos is left as it is.
         """
         for index in torch.randperm(len(self.train_dataset))[:count].tolist():
-            camera = self.train_dataset.cameras[index : index + 1].to(self.device)
-            camera.metadata = {**(camera.metadata or {}), "cam_idx": index}
-            yield camera, self.cached_train[index]
+            yield self.training_view(index)
+
+    def training_view(self, index: int) -> tuple[Cameras, dict[str, torch.Tensor]]:
+        """One training camera with its photo."""
+        camera = self.train_dataset.cameras[index : index + 1].to(self.device)
+        camera.metadata = {**(camera.metadata or {}), "cam_idx": index}
+        return camera, self.cached_train[index]
+
+    def training_cameras(self) -> Cameras:
+        """Of all training photos, in their order."""
+        return self.train_dataset.cameras
 
     def get_state(self) -> dict[str, Any]:
         """What decides which camera comes next, in tensors and plain numbers, for a checkpoint."""

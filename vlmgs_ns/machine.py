@@ -74,6 +74,8 @@ class Machine:
     """which kernels draw Gaussians"""
     photos_in: str
     """where the training photos are held"""
+    guidance: str
+    """who is asked where to densify, and why"""
     compiled: bool
     """whether parts of the model go through torch.compile; never: it costs 16 s at the first step and gains nothing"""
     torch: str
@@ -82,8 +84,8 @@ class Machine:
     python: str
 
 
-def describe(device: str, cache: Literal["cpu", "gpu"]) -> Machine:
-    """The settings of a run on ``device`` with photos cached in ``cache``."""
+def describe(device: str, cache: Literal["cpu", "gpu"], guidance: str) -> Machine:
+    """The settings of a run on ``device`` with photos cached in ``cache``; ``guidance`` says who steers it, if anybody."""
     on_cuda = device.startswith("cuda")
     return Machine(
         device=device,
@@ -91,6 +93,7 @@ def describe(device: str, cache: Literal["cpu", "gpu"]) -> Machine:
         threads=get_num_threads(),
         rasterizer=f"gsplat {version('gsplat')} (CUDA)" if on_cuda else "numba kernels (CPU)",
         photos_in="GPU memory" if on_cuda and cache == "gpu" else "memory",
+        guidance=guidance,
         compiled=False,
         torch=torch.__version__,
         nerfstudio=version("nerfstudio"),
@@ -103,7 +106,8 @@ def announce(machine: Machine, folder: Path) -> None:
     """Print the choice and store it in ``folder/machine.json``."""
     CONSOLE.print(
         f"[bold]Machine:[/bold] {machine.device} ({machine.device_name}, {machine.threads} threads) · "
-        f"{machine.rasterizer} · photos in {machine.photos_in} · torch {machine.torch}, not compiled"
+        f"{machine.rasterizer} · photos in {machine.photos_in} · torch {machine.torch}, not compiled\n"
+        f"{machine.guidance}"
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "machine.json").write_text(json.dumps(asdict(machine), indent=2) + "\n", encoding="utf-8")

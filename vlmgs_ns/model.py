@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,14 +22,21 @@ from nerfstudio.models.splatfacto import (
 from nerfstudio.utils.colors import get_color
 from torch import Tensor
 from torch.nn import Parameter, ParameterDict
+from torch.nn.functional import interpolate
 
 from vlmgs_ns.densify.scores import Scores, View, multi_view_scores
 from vlmgs_ns.densify.seeding import ambient_shell, camera_extent, uniform_points
 from vlmgs_ns.densify.strategy import FastGSStrategy
+from vlmgs_ns.guidance.memory import ReplyMemory
+from vlmgs_ns.guidance.question import Backend
+from vlmgs_ns.guidance.schedule import GuidanceConfig
+from vlmgs_ns.guidance.steering import Steering
 from vlmgs_ns.lpips import Lpips
 from vlmgs_ns.rasterize import rasterization
 from vlmgs_ns.schedule import Steps, resolve
 from vlmgs_ns.ssim import SSIM
+from vlmgs_ns.studio import ModelStudio, TrainingViews
+from vlmgs_ns.user_cache import user_cache
 
 DEFAULT_RUN_LENGTH = 20_000
 """Iterations of a run where nobody says how long it is."""
@@ -62,6 +70,8 @@ class VlmFastGSModelConfig(SplatfactoModelConfig):
     """Densifications between resets of the opacities."""
     reset_opacity: float = 0.01
     """Opacities above this are brought down to it at each reset (FastGS' strategy only)."""
+    pause_after_reset: Steps = 0
+    """Iterations, or fraction of the run, after a reset in which no Gaussian is born or dies (FastGS' strategy only)."""
     cull_alpha_thresh: float = 0.005
     """Opacity below which a Gaussian is a candidate for removal while densifying."""
     cull_scale_thresh: float = 0.1
@@ -98,6 +108,8 @@ class VlmFastGSModelConfig(SplatfactoModelConfig):
     """Opacity with which random Gaussians start; those at the scene's points start with 0.1, as in 3DGS."""
     random_scale: float = 1.0
     """Side of the cube in which random Gaussians start, in units of the scene's extent (twice the radius of the cameras)."""
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    """Who is asked where to densify, and when (with FastGS' strategy only)."""
     ambient_shell: int = 0
     """Grey Gaussians that are seeded on a tube around the points the scene starts from, where there would be none; 0: no tube."""
     compact_box: float | None = None
@@ -146,9 +158,10 @@ class VlmFastGSModel(SplatfactoModel):
             x, y, w = self.config.grid_shape
             self.bil_grids = BilateralGrid(num=self.num_train_data, grid_X=x, grid_Y=y, grid_W=w)
         self.strategy = self._make_strategy()
-        scale = self._extent()[1] if self.config.densification == "fastgs" else 1.0
+        scale = self.extent()[1] if self.config.densification == "fastgs" else 1.0
         self.strategy_state = self.strategy.initialize_state(scene_scale=scale)
-        self.training_views: Callable[[int], Iterator[tuple[Cameras, dict[str, Tensor]]]] | None = None
+        self.training_views: TrainingViews | None = None
+        self.steering: Steering | None = None
 
     def _make_strategy(self) -> DefaultStrategy:
         """Which Gaussians are born and which die."""
@@ -183,7 +196,10 @@ class VlmFastGSModel(SplatfactoModel):
             importance_threshold=config.importance_thresh,
             consistent_pruning=config.consistent_pruning,
             reset_opacity=config.reset_opacity,
+            pause_refine_after_reset=int(config.pause_after_reset),
             opacity_ceiling=config.opacity_ceiling,
+            focus_factor=config.guidance.densify_factor,
+            focus_protection=int(config.guidance.prune_protection),
             final_prune_every=int(config.final_prune_every),
             final_prune_opa=config.final_prune_opacity,
             final_prune_score=config.final_prune_score,
@@ -191,12 +207,28 @@ class VlmFastGSModel(SplatfactoModel):
             max_new_per_round=config.max_new_per_round,
         )
 
+    def start_guidance(self, backend: Backend, folder: Path | None) -> None:
+        """Ask `backend` where to densify from now on, and record it in `folder`; needs `training_views` and FastGS' strategy.
+
+        The residual backend's answers follow from more than its pictures, and cost nothing: they are not kept.
+        """
+        guidance = self.config.guidance
+        keep = guidance.cache_replies and backend.name != "residual"
+        memory = ReplyMemory(user_cache("replies")) if keep else None
+        self.steering = Steering(guidance, backend, memory, folder)
+
     def step_post_backward(self, step: int) -> None:
         """Let the strategy look at the step's gradients; in a round it densifies and prunes."""
         if isinstance(self.strategy, FastGSStrategy):
+            if self.steering is not None and self.training_views is not None:
+                studio = ModelStudio(self, self.training_views, self.config.guidance.picture_size)
+                self.steering.step(self.step, studio, self.strategy_state)
             scorer = None if self.training_views is None else self._score_gaussians
             arguments = (self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info)
+            rounds = len(self.strategy.history)
             self.strategy.step_post_backward(*arguments, scorer=scorer)
+            if self.steering is not None and len(self.strategy.history) > rounds:
+                self.steering.densified(self.strategy.history[-1])
         else:
             super().step_post_backward(step)
 
@@ -209,7 +241,7 @@ class VlmFastGSModel(SplatfactoModel):
         """Random training views at the present resolution, as many as the config asks for and the scene has."""
         assert self.training_views is not None
         background = self._get_background_color()
-        for camera, batch in self.training_views(self.config.score_views):
+        for camera, batch in self.training_views.sample_training_views(self.config.score_views):
             to_worlds = self.camera_optimizer.apply_to_camera(camera)
             image, alpha, info = self._splat(camera, to_worlds, dict(self.gauss_params.items()), "RGB")
             render = (image[0, ..., :3] + (1 - alpha[0]) * background).clamp(0.0, 1.0)
@@ -242,7 +274,7 @@ class VlmFastGSModel(SplatfactoModel):
             distances = torch.from_numpy(self.k_nearest_sklearn(means, neighbours)[0])
             spacing = distances.mean(dim=-1, keepdim=True).clamp_min(1e-7)  # points may coincide
         else:
-            spacing = torch.full((count, 1), 0.1 * self._extent()[1])
+            spacing = torch.full((count, 1), 0.1 * self.extent()[1])
         scales, quats, opacities = spacing.repeat(1, 3), random_quat_tensor(count), torch.full((count, 1), opacity)
         if self.config.ambient_shell > 0:
             shell = ambient_shell(means, self.config.ambient_shell)
@@ -264,10 +296,10 @@ class VlmFastGSModel(SplatfactoModel):
 
     def _random_means(self, count: int) -> Tensor:  # [count, 3]
         """Positions uniform in a cube around the scene's centre, in the dataparser's coordinates."""
-        centre, radius = self._extent()
+        centre, radius = self.extent()
         return uniform_points(count, centre, radius * self.config.random_scale)
 
-    def _extent(self) -> tuple[Tensor, float]:
+    def extent(self) -> tuple[Tensor, float]:
         """The scene's centre [3] and radius as the dataparser knows them: of the cameras where several, else of the box."""
         cameras = (self.kwargs.get("metadata") or {}).get("camera_positions")
         if cameras is not None and len(cameras) > 1:
@@ -333,16 +365,27 @@ class VlmFastGSModel(SplatfactoModel):
         render_mode: Literal["RGB", "RGB+ED"],
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """`rasterization` of these Gaussians for one camera: image [1, H, W, 3 or 4] without background, alpha, info."""
+        d = self._get_downscale_factor()
+        intrinsics = camera.get_intrinsics_matrices().to(self.device)
+        intrinsics = intrinsics * intrinsics.new_tensor([1 / d, 1 / d, 1.0])[:, None]
+        return self.rasterize(gaussians, camera_to_worlds, intrinsics, *self._render_size(camera), render_mode)
+
+    def rasterize(
+        self,
+        gaussians: dict[str, Tensor],
+        camera_to_worlds: Tensor,  # [1, 3, 4]
+        intrinsics: Tensor,  # [1, 3, 3]
+        width: int,
+        height: int,
+        render_mode: Literal["RGB", "RGB+ED"],
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """`rasterization` of raw parameters for a pinhole camera (pose with OpenGL axes), harmonics by the present step."""
         colours = torch.cat([gaussians["features_dc"][:, None], gaussians["features_rest"]], dim=1)
         degree: int | None = None
         if self.config.sh_degree > 0:
             degree = min(self.step // max(1, int(self.config.sh_degree_interval)), self.config.sh_degree)
         else:
             colours = torch.sigmoid(colours).squeeze(1)
-        d = self._get_downscale_factor()
-        intrinsics = camera.get_intrinsics_matrices().to(self.device)
-        intrinsics = intrinsics * intrinsics.new_tensor([1 / d, 1 / d, 1.0])[:, None]
-        width, height = self._render_size(camera)
         return rasterization(
             means=gaussians["means"],
             quats=gaussians["quats"],
@@ -361,6 +404,27 @@ class VlmFastGSModel(SplatfactoModel):
             rasterize_mode=self.config.rasterize_mode,
             compact_box=self.config.compact_box,
         )
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        """Splatfacto's, and how much guidance has done so far."""
+        metrics: dict[str, Any] = super().get_metrics_dict(outputs, batch)
+        if self.steering is not None:
+            metrics.update({f"guidance_{name}": float(value) for name, value in vars(self.steering.tally).items()})
+        return metrics
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """Splatfacto's, and the extra weight of the colour loss inside the regions of targeted optimisation."""
+        losses: dict[str, Tensor] = super().get_loss_dict(outputs, batch, metrics_dict)
+        index = batch.get("image_idx")
+        region = None if self.steering is None or index is None else self.steering.targets.get(int(index))
+        if region is not None and self.training:
+            photo = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
+            inside = interpolate(region[None, None].float(), outputs["rgb"].shape[:2])[0, 0, ..., None]
+            weight = self.config.guidance.target_weight - 1
+            losses["targeted"] = weight * (inside * (outputs["rgb"] - photo).abs()).mean()
+        return losses
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
@@ -384,7 +448,8 @@ class VlmFastGSModel(SplatfactoModel):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint holds beside the parameters, in tensors and plain numbers."""
-        return {"step": self.step, "run_length": self.run_length, "strategy": dict(self.strategy_state)}
+        state = {"step": self.step, "run_length": self.run_length, "strategy": dict(self.strategy_state)}
+        return state if self.steering is None else {**state, "guidance": self.steering.get_state()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Continue with the run's length, the step and the strategy's running scores of a checkpoint."""
@@ -396,3 +461,7 @@ class VlmFastGSModel(SplatfactoModel):
         self.strategy_state = {
             name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in state["strategy"].items()
         }
+        if self.steering is not None:
+            self.steering.config = self.config.guidance
+            if "guidance" in state:
+                self.steering.set_state(state["guidance"])

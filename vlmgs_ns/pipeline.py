@@ -15,6 +15,7 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from vlmgs_ns import checkpoint, machine
 from vlmgs_ns.datamanager import VlmFastGSDatamanagerConfig
 from vlmgs_ns.errors import InputError
+from vlmgs_ns.guidance.backends.choose import make_backend
 from vlmgs_ns.model import VlmFastGSModelConfig
 
 
@@ -51,7 +52,19 @@ class VlmFastGSPipeline(VanillaPipeline):
             checkpoint.check(checkpoint.newest(config.checkpoint_dir))
         super().__init__(config, str(device), test_mode, world_size, local_rank, grad_scaler)
         if test_mode == "val":
-            self.model.training_views = self.datamanager.sample_training_views  # type: ignore[attr-defined, assignment]
+            self.model.training_views = self.datamanager  # type: ignore[assignment]
+            self._start_guidance()
+
+    def _start_guidance(self) -> None:
+        """Choose who is asked where to densify, say so, and make sure that it can be asked."""
+        model: Any = self.model
+        settings = model.config.guidance
+        self.guidance = "Guidance: none"
+        if settings.enabled and model.config.densification == "fastgs":
+            backend, self.guidance = make_backend(settings)
+            backend.check()
+            folder = self.config.checkpoint_dir
+            model.start_guidance(backend, None if folder is None else folder.parent / "guidance")
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False

@@ -71,7 +71,7 @@ class VlmFastGSTrainer(Trainer):
         super().setup(test_mode)
         place = self.pipeline.datamanager.cache_place()  # type: ignore[attr-defined, operator]
         if self.local_rank == 0:
-            machine.announce(machine.describe(self.device, place), self.base_dir)
+            machine.announce(machine.describe(self.device, place, self.pipeline.guidance), self.base_dir)  # type: ignore[arg-type]
 
     def setup_optimizers(self) -> Optimizers:
         """Optimisers over the model's present parameters, their schedules in iterations of this run."""
@@ -97,6 +97,8 @@ class VlmFastGSTrainer(Trainer):
                 raise SystemExit(128 + signal.SIGINT) from None
         finally:
             self._restore_handlers()
+            if self.pipeline.model.steering is not None:
+                self.pipeline.model.steering.close()  # type: ignore[operator, union-attr]
         if self._stopped_by is not None:
             raise SystemExit(128 + self._stopped_by)
 

@@ -17,6 +17,7 @@ from gsplat.strategy import DefaultStrategy
 from gsplat.strategy.ops import duplicate, remove, reset_opa, split
 from torch import Tensor
 
+from vlmgs_ns.densify.births import multiply
 from vlmgs_ns.densify.budget import draw_half, keep_highest
 from vlmgs_ns.densify.scores import Scores
 
@@ -32,6 +33,10 @@ class Round:
     cloned: int = 0
     split: int = 0
     pruned: int = 0
+    focused: int = 0
+    """Births among those that guidance chose."""
+    doomed: int = 0
+    """Pruned because guidance judged them false."""
     refused: int = 0
     """Candidates that the budget turned away."""
     count: int = 0
@@ -43,7 +48,8 @@ class FastGSStrategy(DefaultStrategy):
     """Thresholds of FastGS; steps count iterations of this run. The running state is a dict that the caller owns.
 
     Beside gsplat's, the state holds per Gaussian: `absgrad2d` (running sum), `importance` and `pruning` (scores of the last
-    round) and `protected_until` (the step before which it is not pruned).
+    round) and `protected_until` (the step before which it is not pruned). Guidance leaves its wishes in `focus` ([N] in [0, 1],
+    what to densify) and `doomed` ([N], 1: what to prune); the next round fulfils them and clears both.
     """
 
     prune_opa: float = 0.005
@@ -79,12 +85,24 @@ class FastGSStrategy(DefaultStrategy):
     """The most Gaussians that one round adds."""
     min_gaussians: int = 64
     """Pruning leaves at least this many, and at least half of what there is."""
+    focus_factor: int = 2
+    """How many Gaussians one in focus becomes."""
+    focus_protection: int = 2000
+    """Steps for which what a focus added is not pruned."""
     history: list[Round] = field(default_factory=list, repr=False, compare=False)
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """State with `scene_scale`, the scene's extent in world units; per-Gaussian tensors appear at the first step."""
         state = super().initialize_state(scene_scale=scene_scale)
-        return {**state, "absgrad2d": None, "importance": None, "pruning": None, "protected_until": None}
+        return {
+            **state,
+            "absgrad2d": None,
+            "importance": None,
+            "pruning": None,
+            "protected_until": None,
+            "focus": None,
+            "doomed": None,
+        }
 
     def _update_state(self, params: Params, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
         """Add this step's gradients, in gsplat's units: as if the picture were 2 x 2."""
@@ -129,8 +147,8 @@ class FastGSStrategy(DefaultStrategy):
                 self._densify(params, optimizers, state, step, scorer)
             if self._is_reset(step):
                 reset_opa(params, optimizers, state, value=self.reset_opacity)
-        elif self._is_final_round(step):
-            self._final_prune(params, optimizers, state, step, scorer)
+        elif state.get("focus") is not None or self._is_final_round(step):
+            self._final_round(params, optimizers, state, step, scorer)
 
     def _is_round(self, step: int) -> bool:
         return (
@@ -160,6 +178,7 @@ class FastGSStrategy(DefaultStrategy):
         self._score(state, scorer)
         report = Round(step)
         self._grow(params, optimizers, state, report, has_scores=scorer is not None)
+        doomed = self._take_doomed(params, state, step)
         candidates = params["opacities"].flatten().sigmoid() < self.prune_opa
         if step > self.reset_every:
             candidates |= params["scales"].exp().amax(dim=-1) > self.prune_scale3d * state["scene_scale"]
@@ -167,7 +186,8 @@ class FastGSStrategy(DefaultStrategy):
                 candidates |= state["radii"] > self.prune_scale2d
         candidates &= state["protected_until"] <= step
         drawn = draw_half(candidates, state["pruning"]) if self.consistent_pruning else candidates
-        report.pruned = self._remove(params, optimizers, state, drawn)
+        report.doomed = int((doomed & ~drawn).sum())
+        report.pruned = self._remove(params, optimizers, state, drawn | doomed)
         if self.opacity_ceiling < 1:
             reset_opa(params, optimizers, state, value=self.opacity_ceiling)
         for key in ("grad2d", "absgrad2d", "count", "radii"):
@@ -189,9 +209,23 @@ class FastGSStrategy(DefaultStrategy):
         report: Round,
         has_scores: bool,
     ) -> None:
+        asked = self._candidates(params, state, has_scores)
+        focused = self._grow_focused(params, optimizers, state, report, has_scores)
+        if focused:
+            clone, divide, priority = self._candidates(params, state, has_scores)
+            # guidance says where, not how many: births elsewhere make room for those in focus
+            places = int((asked[0] | asked[1]).sum()) - focused
+            chosen = keep_highest(clone | divide, priority, places)
+            clone, divide = clone & chosen, divide & chosen
+        else:
+            clone, divide, priority = asked
+        self.grow(params, optimizers, state, clone, divide, priority, report)
+
+    def _candidates(self, params: Params, state: dict[str, Any], has_scores: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """What FastGS would clone and split, and how urgently. [N] bool, [N] bool, [N]."""
         seen = state["count"].clamp_min(1)
         gradient, absolute = state["grad2d"] / seen, state["absgrad2d"] / seen
-        small = params["scales"].exp().amax(dim=-1) <= self.grow_scale3d * state["scene_scale"]
+        small = self._is_small(params, state)
         clone = (gradient >= self.grow_grad2d) & small
         divide = (absolute >= self.grow_absgrad2d) & ~small
         # importance first, then how far a gradient is above its threshold
@@ -201,7 +235,40 @@ class FastGSStrategy(DefaultStrategy):
             wanted = state["importance"] > self.importance_threshold
             clone, divide = clone & wanted, divide & wanted
             priority = state["importance"].double() + urgency / (1 + urgency)
-        self.grow(params, optimizers, state, clone, divide, priority, report)
+        return clone, divide, priority
+
+    def _is_small(self, params: Params, state: dict[str, Any]) -> Tensor:  # [N] bool
+        return params["scales"].exp().amax(dim=-1) <= self.grow_scale3d * state["scene_scale"]
+
+    @torch.no_grad()
+    def _grow_focused(
+        self, params: Params, optimizers: dict[str, torch.optim.Optimizer], state: dict[str, Any], report: Round, has_scores: bool
+    ) -> int:
+        """Multiply what guidance chose, where errors confirm that something is missing; births."""
+        focus = state["focus"]
+        if focus is None:
+            return 0
+        state["focus"] = None
+        candidates = focus > 0
+        if has_scores and self.consistent_growth:
+            candidates &= state["importance"] > 0
+        births = max(1, self.focus_factor - 1)
+        places = min(self.max_new_per_round, self.max_gaussians - len(focus)) // births
+        chosen = keep_highest(candidates, focus.double() * (1 + state["importance"].double()), places)
+        theirs = multiply(params, optimizers, state, chosen, ~self._is_small(params, state), self.focus_factor)
+        state["protected_until"][theirs] = report.step + self.focus_protection
+        for key in ("grad2d", "absgrad2d"):
+            state[key][theirs] = 0  # once per round
+        report.focused = int(chosen.sum()) * (self.focus_factor - 1)
+        report.refused += int(candidates.sum() - chosen.sum())
+        return report.focused
+
+    def _take_doomed(self, params: Params, state: dict[str, Any], step: int) -> Tensor:
+        """What guidance judged false and nothing protects; the wish is then fulfilled. [N] bool."""
+        doomed, state["doomed"] = state.get("doomed"), None
+        if doomed is None:
+            return torch.zeros(len(params["means"]), dtype=torch.bool, device=params["means"].device)
+        return (doomed > 0) & (state["protected_until"] <= step)
 
     @torch.no_grad()
     def grow(
@@ -215,7 +282,7 @@ class FastGSStrategy(DefaultStrategy):
         report: Round,
     ) -> None:
         """Clone and split (each adds one Gaussian) the candidates of highest priority that the budget allows."""
-        places = min(self.max_new_per_round, self.max_gaussians - len(clone))
+        places = min(self.max_new_per_round - report.focused, self.max_gaussians - len(clone))
         wanted = clone | divide
         chosen = keep_highest(wanted, priority, places)
         clone, divide = clone & chosen, divide & chosen & ~clone
@@ -228,7 +295,7 @@ class FastGSStrategy(DefaultStrategy):
         if divide.any():
             split(params, optimizers, state, divide, revised_opacity=self.revised_opacity)
 
-    def _final_prune(
+    def _final_round(
         self,
         params: Params,
         optimizers: dict[str, torch.optim.Optimizer],
@@ -236,14 +303,22 @@ class FastGSStrategy(DefaultStrategy):
         step: int,
         scorer: Scorer | None,
     ) -> None:
+        """After births have ended: prune when it is time to, and fulfil what guidance asks for."""
         self._complete_state(params, state)
         self._score(state, scorer)
-        candidates = params["opacities"].flatten().sigmoid() < self.final_prune_opa
-        if self.consistent_pruning and scorer is not None:
-            candidates |= state["pruning"] > self.final_prune_score
-        candidates &= state["protected_until"] <= step
-        pruned = self._remove(params, optimizers, state, candidates)
-        self.history.append(Round(step, pruned=pruned, count=len(params["means"])))
+        report = Round(step)
+        self._grow_focused(params, optimizers, state, report, has_scores=scorer is not None)
+        doomed = self._take_doomed(params, state, step)
+        candidates = torch.zeros_like(doomed)
+        if self._is_final_round(step):
+            candidates |= params["opacities"].flatten().sigmoid() < self.final_prune_opa
+            if self.consistent_pruning and scorer is not None:
+                candidates |= state["pruning"] > self.final_prune_score
+            candidates &= state["protected_until"] <= step
+        report.doomed = int((doomed & ~candidates).sum())
+        report.pruned = self._remove(params, optimizers, state, candidates | doomed)
+        report.count = len(params["means"])
+        self.history.append(report)
 
     @torch.no_grad()
     def _remove(

@@ -30,7 +30,7 @@ def lift(
         return _lift_cuda(info, maps)
     rows = _gather_cpu(info, maps.float().contiguous(), counting=False)
     ids = info["flatten_ids"].long()
-    return torch.zeros(C * N, maps.shape[-1]).index_add_(0, ids, torch.from_numpy(rows)).view(C, N, -1)
+    return torch.zeros(C * N, maps.shape[-1]).index_add_(0, ids, torch.from_numpy(rows)).view(C, N, maps.shape[-1])
 
 
 @torch.no_grad()

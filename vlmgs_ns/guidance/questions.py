@@ -1,0 +1,112 @@
+"""Which views a round asks about, and everything that goes along with the question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlmgs_ns.guidance.disagreement import Neighbour, disagreement
+from vlmgs_ns.guidance.novel_views import clearance_from_depth, novel_viewpoints
+from vlmgs_ns.guidance.prompts import prompt
+from vlmgs_ns.guidance.question import Backend, Evidence, Phase, Question
+from vlmgs_ns.guidance.schedule import choose_views
+from vlmgs_ns.guidance.studio import Shot, Studio, Viewpoint
+
+NEIGHBOURS = 3
+"""Photos that a novel view is compared with."""
+MIN_CLEARANCE = 0.1
+"""A novel viewpoint keeps this distance from surfaces, as a fraction of the scene's extent."""
+
+
+def pixels(
+    picture: Tensor,  # [H, W, 3] in [0, 1]
+) -> NDArray[np.uint8]:  # [H, W, 3]
+    """As 8-bit values, on the CPU."""
+    return (picture.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def array(values: Tensor) -> NDArray[np.float32]:
+    """As a numpy array, on the CPU."""
+    return values.float().cpu().numpy()
+
+
+@dataclass
+class Survey:
+    """The questions of a round and the viewpoints they are about."""
+
+    questions: list[Question]
+    viewpoints: list[Viewpoint]
+
+
+def survey(
+    phase: Phase,
+    count: int,
+    step: int,
+    studio: Studio,
+    backend: Backend,
+    earlier: dict[int, NDArray[np.uint8]],
+) -> Survey:
+    """Render the views of a round and put the phase's question about each.
+
+    Args:
+        earlier: renders of photos' views in an earlier state, by the photo's index; those of another size are ignored.
+    """
+    cameras = studio.viewpoints()
+    if phase == "novel":
+        viewpoints = _unseen(count, step, studio, cameras)
+    else:
+        viewpoints = [cameras[k] for k in choose_views(phase, count, len(cameras), step)]
+    questions = []
+    for viewpoint in viewpoints:
+        shot = studio.shoot(viewpoint)
+        pictures = [pixels(shot.rgb)]
+        photo = before = None
+        if viewpoint.photo is not None:
+            photo = studio.photo(viewpoint)
+            before = earlier.get(viewpoint.photo)
+        if phase == "compare" and photo is not None:
+            pictures.append(pixels(photo))
+        evidence = Evidence(
+            photo=None if photo is None else array(photo),
+            earlier=None if before is None or before.shape != pictures[0].shape else before.astype(np.float32) / 255,
+            depth=array(shot.depth),
+            coverage=array(shot.coverage),
+            disagreement=_disagreement(viewpoint, shot, studio, cameras) if phase == "novel" else None,
+            subject=viewpoint.project(studio.centre()),
+        )
+        text = prompt(phase, backend.coordinates, viewpoint.width, viewpoint.height)
+        questions.append(Question(phase, text, tuple(pictures), evidence))
+    return Survey(questions, viewpoints)
+
+
+def _unseen(count: int, step: int, studio: Studio, cameras: list[Viewpoint]) -> list[Viewpoint]:
+    """New viewpoints between the cameras, none of them inside a surface."""
+    like = cameras[0]
+
+    def at(pose: Tensor) -> Viewpoint:
+        return Viewpoint(pose, like.K, like.width, like.height)
+
+    def clearance(pose: Tensor) -> float:
+        shot = studio.shoot(at(pose))
+        return clearance_from_depth(shot.depth, shot.coverage)
+
+    poses = torch.stack([camera.camera_to_world for camera in cameras])
+    generator = torch.Generator().manual_seed(step)
+    found = novel_viewpoints(poses.cpu(), count, generator, clearance, MIN_CLEARANCE * studio.extent())
+    return [at(pose.to(like.camera_to_world)) for pose in found]
+
+
+def _disagreement(viewpoint: Viewpoint, shot: Shot, studio: Studio, cameras: list[Viewpoint]) -> NDArray[np.float32]:
+    """Between the render and the photos taken nearest to it."""
+    place = viewpoint.camera_to_world[:, 3]
+    nearest = sorted(cameras, key=lambda camera: float((camera.camera_to_world[:, 3] - place).norm()))[:NEIGHBOURS]
+    neighbours = []
+    for camera in nearest:
+        seen = studio.shoot(camera)
+        depth = torch.where(seen.coverage > 0.5, seen.depth, torch.full_like(seen.depth, torch.nan))
+        neighbours.append(Neighbour(studio.photo(camera), camera.K, camera.opencv, depth))
+    return array(disagreement(shot.rgb, shot.depth, shot.coverage, viewpoint.K, viewpoint.opencv, neighbours))

@@ -1,0 +1,235 @@
+"""Guidance as training sees it: at every step, begin what is due and use what has been answered.
+
+Everything here runs on the training thread and is quick; only the backend works elsewhere. What a round decides is left in the
+strategy's state as `focus` (per Gaussian, what to densify) and `doomed` (what to prune), and used by the next densification.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlmgs_ns.densify.seeding import ray_points
+from vlmgs_ns.densify.strategy import Round as Densification
+from vlmgs_ns.guidance.focus import UNSEEN, TracedView, focus, seen_mass
+from vlmgs_ns.guidance.memory import ReplyMemory
+from vlmgs_ns.guidance.question import Backend
+from vlmgs_ns.guidance.questions import pixels, survey
+from vlmgs_ns.guidance.record import Record
+from vlmgs_ns.guidance.regions import mask
+from vlmgs_ns.guidance.round import Round, Worker
+from vlmgs_ns.guidance.schedule import GuidanceConfig, choose_views
+from vlmgs_ns.guidance.studio import Studio, Viewpoint
+
+GAP = 0.5
+"""Coverage below which a pixel of the background has no Gaussian that could be densified."""
+
+
+@dataclass
+class Tally:
+    """What guidance has done so far, for curves."""
+
+    rounds: int = 0
+    failures: int = 0
+    selected: int = 0
+    """Gaussians that regions chose."""
+    added: int = 0
+    """Gaussians that were born of these, and of seeds."""
+
+
+class Steering:
+    """One per run; `step` is called once per training step, before the strategy acts."""
+
+    def __init__(self, config: GuidanceConfig, backend: Backend, memory: ReplyMemory | None, folder: Path | None) -> None:
+        """
+        Args:
+            config: its schedule resolved to iterations.
+            folder: where rounds are recorded; None: nowhere.
+        """
+        self.config = config
+        self.worker = Worker(backend, memory)
+        self.record = None if folder is None else Record(folder, config.save_regions)
+        self.tally = Tally()
+        self.targets: dict[int, Tensor] = {}
+        """Of targeted optimisation: photo index → pixels [H, W] bool in which the loss counts more."""
+        self.last: Round | None = None
+        """The last round that was answered."""
+        self._earlier: dict[int, NDArray[np.uint8]] = {}
+        self._failed_in_a_row = 0
+        self._paused = False
+        self._unrecorded: tuple[Round, dict[str, Any]] | None = None
+        self._last_step = max(int(config.phase(name).end) for name in ("detail", "background", "novel", "compare"))  # type: ignore[arg-type]
+
+    def step(self, step: int, studio: Studio, state: dict[str, Any]) -> None:
+        """Use an answer that has come, and begin the rounds that are due at `step`; `state` is the strategy's."""
+        self._use(self.worker.collect(), studio, state)
+        for phase in self.config.due(step) if not self._paused else ():
+            if self.worker.busy:
+                warnings.warn(f"guidance: the {phase} round of step {step} is left out, the one before still runs", stacklevel=2)
+                continue
+            self._begin(phase, step, studio)
+            if self.config.blocking:
+                self._use(self.worker.collect(wait=True), studio, state)
+        if step >= self._last_step and not self.worker.busy:
+            self.worker.release()
+
+    def densified(self, report: Densification) -> None:
+        """Told after each densification what it did; the round it used is recorded with it."""
+        self.tally.added += report.focused
+        if self._unrecorded is not None:
+            round_, effect = self._unrecorded
+            self._write(round_, {**effect, "added": report.focused, "refused": report.refused, "doomed": report.doomed})
+
+    def close(self) -> None:
+        """The run is over: record what is left and give the backend's memory back."""
+        if self._unrecorded is not None:
+            self._write(*self._unrecorded)
+        self.worker.release()
+
+    def get_state(self) -> dict[str, Any]:
+        """For a checkpoint, in tensors and plain values."""
+        return {
+            "failed_in_a_row": self._failed_in_a_row,
+            "paused": self._paused,
+            "tally": dict(vars(self.tally)),
+            "earlier": {index: torch.from_numpy(picture) for index, picture in self._earlier.items()},
+            "targets": dict(self.targets),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from `get_state`."""
+        self._failed_in_a_row, self._paused = state["failed_in_a_row"], state["paused"]
+        self.tally = Tally(**state["tally"])
+        self._earlier = {index: picture.cpu().numpy() for index, picture in state["earlier"].items()}
+        self.targets = dict(state["targets"])
+
+    @torch.no_grad()
+    def _begin(self, phase: Any, step: int, studio: Studio) -> None:
+        schedule = self.config.phase(phase)
+        asked = survey(phase, schedule.views, step, studio, self.worker.backend, self._earlier)
+        if phase == "detail":
+            self._remember(step + max(1, int(schedule.every)), schedule.views, studio)
+        if not asked.questions:
+            return
+        views = [{"name": _name(point.photo), "viewpoint": point} for point in asked.viewpoints]
+        self.worker.begin(Round(phase, step, asked.questions, views))
+
+    def _remember(self, step: int, count: int, studio: Studio) -> None:
+        """Render the next round's views as they are now: what begins to show detail is told by comparing."""
+        points = studio.viewpoints()
+        chosen = choose_views("detail", count, len(points), step)
+        self._earlier = {index: pixels(studio.shoot(points[index]).rgb) for index in chosen}
+
+    @torch.no_grad()
+    def _use(self, done: Round | None, studio: Studio, state: dict[str, Any]) -> None:
+        if done is None:
+            return
+        self.last = done
+        self.tally.rounds += 1
+        if self._unrecorded is not None:
+            self._write(*self._unrecorded)
+        if done.failed:
+            self._fail(done)
+            return
+        self._failed_in_a_row = 0
+        if done.phase == "compare":
+            effect = self._target(done)
+            self._write(done, effect)
+            return
+        effect = self._focus(done, studio, state)
+        self.tally.selected += effect["selected"]
+        self._unrecorded = done, effect
+
+    def _focus(self, done: Round, studio: Studio, state: dict[str, Any]) -> dict[str, Any]:
+        """Leave the round's wishes in the strategy's state; what was wished."""
+        schedule = self.config.phase(done.phase)
+        meant = self._meant(done)
+        planted = (
+            self._fill(meant, schedule.max_points, studio) if done.phase == "background" and self.config.seed_background else 0
+        )
+        self.tally.added += planted
+        weights = focus((TracedView(studio.shoot(point).info, pixels_) for point, pixels_ in meant), schedule.max_points)
+        if len(weights) == 0:
+            return {"selected": 0, "planted": planted}
+        doomed = torch.zeros_like(weights, dtype=torch.bool)
+        if done.phase == "novel":
+            doomed = self._in_no_photo(weights > 0, studio)
+            weights = torch.where(doomed, torch.zeros_like(weights), weights)
+        if state.get("focus") is not None:
+            weights = torch.maximum(weights, state["focus"])
+        state["focus"], state["doomed"] = weights, doomed.float()
+        return {"selected": int((weights > 0).sum()), "planted": planted, "floaters": int(doomed.sum())}
+
+    def _meant(self, done: Round) -> list[tuple[Viewpoint, Tensor]]:
+        """The views that were answered, each with the pixels [H, W] its answer is about."""
+        meant = []
+        for view, regions in zip(done.views, done.regions or [], strict=True):
+            point: Viewpoint = view["viewpoint"]
+            if regions.failed or (done.phase == "background" and not regions.boxes):
+                continue  # nobody said where the subject is: that does not make everything background
+            inside = torch.from_numpy(mask(regions.boxes, point.width, point.height)).to(point.camera_to_world.device)
+            meant.append((point, ~inside if done.phase == "background" else inside))
+        return meant
+
+    def _fill(self, meant: list[tuple[Viewpoint, Tensor]], max_points: int, studio: Studio) -> int:
+        """Plant Gaussians where the background has none that could be densified; how many."""
+        planted = 0
+        for point, background in meant:
+            shot = studio.shoot(point)
+            gaps = background & (shot.coverage < GAP)
+            behind = float((studio.centre() - point.camera_to_world[:, 3].cpu()).norm()) + studio.extent()
+            depths = torch.where(background & ~gaps, shot.depth, torch.full_like(shot.depth, torch.nan))
+            seeds = ray_points(gaps, depths, behind, studio.photo(point), point.K, point.opencv, max_points)
+            planted += studio.plant(*seeds)
+        return planted
+
+    def _in_no_photo(
+        self,
+        suspects: Tensor,  # [N] bool
+        studio: Studio,
+    ) -> Tensor:
+        """Suspects that no training photo sees: floaters. [N] bool."""
+        unseen = suspects.clone()
+        for camera in studio.viewpoints():
+            if not unseen.any():
+                break
+            unseen &= seen_mass(studio.shoot(camera).info) < UNSEEN
+        return unseen
+
+    def _target(self, done: Round) -> dict[str, Any]:
+        """Let the loss count more where render and photo of a view were found to differ."""
+        for view, regions in zip(done.views, done.regions or [], strict=True):
+            point: Viewpoint = view["viewpoint"]
+            if point.photo is not None and not regions.failed:
+                inside = mask(regions.boxes, point.width, point.height)
+                self.targets[point.photo] = torch.from_numpy(inside).to(point.camera_to_world.device)
+        return {"targets": len(self.targets)}
+
+    def _fail(self, done: Round) -> None:
+        self._failed_in_a_row += 1
+        self.tally.failures += 1
+        reason = next((regions.notes[0] for regions in done.regions or [] if regions.notes), "no reply")
+        warnings.warn(f"guidance: the {done.phase} round of step {done.step} failed and selects nothing: {reason}", stacklevel=2)
+        self._write(done, {"selected": 0})
+        if self._failed_in_a_row >= self.config.max_failures:
+            self._paused = True
+            warnings.warn(
+                f"guidance pauses for the rest of the run after {self._failed_in_a_row} failed rounds in a row; training goes on",
+                stacklevel=2,
+            )
+
+    def _write(self, done: Round, effect: dict[str, Any]) -> None:
+        self._unrecorded = None
+        if self.record is not None:
+            self.record.write(done, self.worker.backend.name, effect, inverted=done.phase == "background")
+
+
+def _name(photo: int | None) -> str:
+    return "new viewpoint" if photo is None else f"photo {photo}"

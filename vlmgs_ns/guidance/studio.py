@@ -1,0 +1,73 @@
+"""What guidance needs of training: the photos' cameras, a look at the scene from anywhere, and room for new Gaussians."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Viewpoint:
+    """A pinhole camera, undistorted, at the size in which guidance looks at pictures."""
+
+    camera_to_world: Tensor  # [3, 4] OpenGL axes (nerfstudio)
+    K: Tensor  # [3, 3] pixels
+    width: int
+    height: int
+    photo: int | None = None
+    """Index of the training photo that was taken from here; None for a new viewpoint."""
+
+    @property
+    def opencv(self) -> Tensor:  # [4, 4]
+        """Camera → world with OpenCV axes (x right, y down, z forward)."""
+        bottom = self.camera_to_world.new_tensor([[0.0, 0.0, 0.0, 1.0]])
+        flip = self.camera_to_world.new_tensor([1.0, -1.0, -1.0, 1.0])
+        return torch.cat([self.camera_to_world, bottom]) * flip
+
+    def project(
+        self,
+        point: Tensor,  # [3] world
+    ) -> tuple[float, float] | None:
+        """Where a point appears, as a fraction of width and height (x right, y down); None if it is behind or outside."""
+        local = self.opencv[:3, :3].T @ (point.to(self.camera_to_world) - self.camera_to_world[:, 3])
+        if local[2] <= 0:
+            return None
+        x, y, z = (self.K @ local).tolist()
+        x, y = x / z / self.width, y / z / self.height
+        return (x, y) if 0 <= x < 1 and 0 <= y < 1 else None
+
+
+@dataclass(frozen=True)
+class Shot:
+    """The scene as it is now, from a viewpoint."""
+
+    rgb: Tensor  # [H, W, 3] in [0, 1]
+    depth: Tensor  # [H, W] expected z-depth, world units
+    coverage: Tensor  # [H, W] accumulated opacity
+    info: dict[str, Any]
+    """What `rasterization` returned with it."""
+
+
+class Studio(Protocol):
+    """The scene in training, as guidance sees it. All calls are made on the training thread."""
+
+    def viewpoints(self) -> list[Viewpoint]:
+        """Of all training photos, in their order."""
+
+    def photo(self, viewpoint: Viewpoint) -> Tensor:
+        """The training photo of a viewpoint, at its size. [H, W, 3] in [0, 1]."""
+
+    def shoot(self, viewpoint: Viewpoint) -> Shot:
+        """Render."""
+
+    def centre(self) -> Tensor:
+        """The scene's centre. [3] world."""
+
+    def extent(self) -> float:
+        """The radius of the cameras around it, world units."""
+
+    def plant(self, means: Tensor, colors: Tensor, sizes: Tensor) -> int:
+        """Add round Gaussians ([M, 3] world, [M, 3] in [0, 1], [M] world units) as far as the budget allows; how many."""

@@ -1,0 +1,119 @@
+"""The model in training as guidance sees it: cameras, photos, renders of any size, and new Gaussians."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.models.splatfacto import RGB2SH
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from vlmgs_ns.densify.births import append
+from vlmgs_ns.guidance.studio import Shot, Viewpoint
+
+if TYPE_CHECKING:
+    from vlmgs_ns.model import VlmFastGSModel
+
+SEED_OPACITY = 0.1
+"""Opacity of planted Gaussians, as of those at a scene's points."""
+
+
+class TrainingViews(Protocol):
+    """The training photos, as the data manager hands them out."""
+
+    def sample_training_views(self, count: int) -> Iterator[tuple[Cameras, dict[str, Tensor]]]:
+        """`count` different cameras with their photos, at random; all of them where there are fewer."""
+
+    def training_cameras(self) -> Cameras:
+        """Of all photos."""
+
+    def training_view(self, index: int) -> tuple[Cameras, dict[str, Tensor]]:
+        """One camera with its photo."""
+
+
+class ModelStudio:
+    """`guidance.studio.Studio` over a model in training."""
+
+    def __init__(self, model: VlmFastGSModel, views: TrainingViews, picture_size: int) -> None:
+        """
+        Args:
+            picture_size: longer side of pictures in pixels; photos are never enlarged.
+        """
+        self.model = model
+        self.views = views
+        self.picture_size = picture_size
+
+    def viewpoints(self) -> list[Viewpoint]:
+        """Of all training photos, poses as they are before camera optimisation."""
+        cameras = self.views.training_cameras()
+        intrinsics = cameras.get_intrinsics_matrices()
+        points = []
+        for index in range(len(cameras)):
+            width, height = int(cameras.width[index]), int(cameras.height[index])
+            scale = min(1.0, self.picture_size / max(width, height))
+            small = max(1, round(width * scale)), max(1, round(height * scale))
+            K = intrinsics[index] * intrinsics.new_tensor([[small[0] / width], [small[1] / height], [1.0]])
+            pose = cameras.camera_to_worlds[index].to(self.model.device)
+            points.append(Viewpoint(pose, K.to(self.model.device), *small, photo=index))
+        return points
+
+    def photo(self, viewpoint: Viewpoint) -> Tensor:  # [H, W, 3]
+        """The photo of a viewpoint, averaged down to its size, on the model's background where it is transparent."""
+        if viewpoint.photo is None:
+            raise ValueError("no photo was taken from a new viewpoint")
+        image = self.views.training_view(viewpoint.photo)[1]["image"].to(self.model.device)
+        image = image.float() / 255 if image.dtype == torch.uint8 else image
+        picture = self.model.composite_with_background(image, self.model.background_color.to(image.device))
+        size = (viewpoint.height, viewpoint.width)
+        if picture.shape[:2] == size:
+            return picture
+        return interpolate(picture.movedim(-1, 0)[None], size, mode="bilinear", antialias=True)[0].movedim(0, -1).clamp(0, 1)
+
+    @torch.no_grad()
+    def shoot(self, viewpoint: Viewpoint) -> Shot:
+        """Render with the present Gaussians."""
+        image, alpha, info = self.model.rasterize(
+            dict(self.model.gauss_params.items()), viewpoint.camera_to_world[None], viewpoint.K[None],
+            viewpoint.width, viewpoint.height, "RGB+ED",
+        )  # fmt: skip
+        background = self.model.background_color.to(image.device)
+        rgb = (image[0, ..., :3] + (1 - alpha[0]) * background).clamp(0, 1)
+        return Shot(rgb, image[0, ..., 3], alpha[0, ..., 0], info)
+
+    def centre(self) -> Tensor:  # [3]
+        """Of the scene, world."""
+        return self.model.extent()[0]
+
+    def extent(self) -> float:
+        """Radius of the scene, world units."""
+        return self.model.extent()[1]
+
+    @torch.no_grad()
+    def plant(
+        self,
+        means: Tensor,  # [M, 3]
+        colors: Tensor,  # [M, 3]
+        sizes: Tensor,  # [M]
+    ) -> int:
+        """Add round, faint Gaussians, protected from pruning, as far as the budget allows; how many."""
+        model, config = self.model, self.model.config
+        count = max(0, min(len(means), config.max_gaussians - len(model.means), config.max_new_per_round))
+        if count == 0:
+            return 0
+        rest = model.gauss_params["features_rest"]
+        values: dict[str, Any] = {
+            "means": means[:count],
+            "scales": sizes[:count, None].clamp_min(1e-7).log().repeat(1, 3),
+            "quats": means.new_tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
+            "features_dc": RGB2SH(colors[:count]) if config.sh_degree > 0 else torch.logit(colors[:count], eps=1e-6),
+            "features_rest": rest.new_zeros(count, *rest.shape[1:]),
+            "opacities": torch.logit(means.new_full((count, 1), SEED_OPACITY)),
+        }
+        new = append(model.gauss_params, model.optimizers, model.strategy_state, values)
+        protected = model.strategy_state.get("protected_until")
+        if protected is not None:
+            protected[new] = model.step + int(config.guidance.prune_protection)
+        return count
