@@ -199,6 +199,7 @@ class VlmFastGSModel(SplatfactoModel):
             pause_refine_after_reset=int(config.pause_after_reset),
             opacity_ceiling=config.opacity_ceiling,
             focus_factor=config.guidance.densify_factor,
+            focus_growth=config.guidance.growth,
             focus_protection=int(config.guidance.prune_protection),
             final_prune_every=int(config.final_prune_every),
             final_prune_opa=config.final_prune_opacity,

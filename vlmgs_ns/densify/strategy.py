@@ -87,6 +87,8 @@ class FastGSStrategy(DefaultStrategy):
     """Pruning leaves at least this many, and at least half of what there is."""
     focus_factor: int = 2
     """How many Gaussians one in focus becomes."""
+    focus_growth: float = 1.0
+    """Births that guidance may choose, as a multiple of those that FastGS alone would have had in that round."""
     focus_protection: int = 2000
     """Steps for which what a focus added is not pruned."""
     history: list[Round] = field(default_factory=list, repr=False, compare=False)
@@ -209,16 +211,14 @@ class FastGSStrategy(DefaultStrategy):
         report: Round,
         has_scores: bool,
     ) -> None:
-        asked = self._candidates(params, state, has_scores)
-        focused = self._grow_focused(params, optimizers, state, report, has_scores)
-        if focused:
-            clone, divide, priority = self._candidates(params, state, has_scores)
+        clone, divide, priority = self._candidates(params, state, has_scores)
+        if state["focus"] is not None:
             # guidance says where, not how many: births elsewhere make room for those in focus
-            places = int((asked[0] | asked[1]).sum()) - focused
-            chosen = keep_highest(clone | divide, priority, places)
+            asked = int((clone | divide).sum())
+            focused = self._grow_focused(params, optimizers, state, report, has_scores, round(self.focus_growth * asked))
+            clone, divide, priority = self._candidates(params, state, has_scores)
+            chosen = keep_highest(clone | divide, priority, max(0, asked - focused))
             clone, divide = clone & chosen, divide & chosen
-        else:
-            clone, divide, priority = asked
         self.grow(params, optimizers, state, clone, divide, priority, report)
 
     def _candidates(self, params: Params, state: dict[str, Any], has_scores: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -242,18 +242,21 @@ class FastGSStrategy(DefaultStrategy):
 
     @torch.no_grad()
     def _grow_focused(
-        self, params: Params, optimizers: dict[str, torch.optim.Optimizer], state: dict[str, Any], report: Round, has_scores: bool
+        self,
+        params: Params,
+        optimizers: dict[str, torch.optim.Optimizer],
+        state: dict[str, Any],
+        report: Round,
+        has_scores: bool,
+        allowed: int,
     ) -> int:
-        """Multiply what guidance chose, where errors confirm that something is missing; births."""
-        focus = state["focus"]
-        if focus is None:
-            return 0
-        state["focus"] = None
+        """Multiply what guidance chose, where errors confirm that something is missing; the births, at most those allowed."""
+        focus, state["focus"] = state["focus"], None
         candidates = focus > 0
         if has_scores and self.consistent_growth:
             candidates &= state["importance"] > 0
         births = max(1, self.focus_factor - 1)
-        places = min(self.max_new_per_round, self.max_gaussians - len(focus)) // births
+        places = min(allowed, self.max_new_per_round, self.max_gaussians - len(focus)) // births
         chosen = keep_highest(candidates, focus.double() * (1 + state["importance"].double()), places)
         theirs = multiply(params, optimizers, state, chosen, ~self._is_small(params, state), self.focus_factor)
         state["protected_until"][theirs] = report.step + self.focus_protection
@@ -307,7 +310,6 @@ class FastGSStrategy(DefaultStrategy):
         self._complete_state(params, state)
         self._score(state, scorer)
         report = Round(step)
-        self._grow_focused(params, optimizers, state, report, has_scores=scorer is not None)
         doomed = self._take_doomed(params, state, step)
         candidates = torch.zeros_like(doomed)
         if self._is_final_round(step):
@@ -317,6 +319,11 @@ class FastGSStrategy(DefaultStrategy):
             candidates &= state["protected_until"] <= step
         report.doomed = int((doomed & ~candidates).sum())
         report.pruned = self._remove(params, optimizers, state, candidates | doomed)
+        if state["focus"] is not None:
+            # births take the places of what was pruned since they ended, so that the count is never above what it was then
+            late = [r for r in self.history if r.step >= self.refine_stop_iter] + [report]
+            allowed = sum(r.pruned - r.focused for r in late)
+            self._grow_focused(params, optimizers, state, report, scorer is not None, allowed)
         report.count = len(params["means"])
         self.history.append(report)
 

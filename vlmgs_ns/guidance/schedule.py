@@ -52,6 +52,8 @@ class GuidanceConfig(BackendSettings):
     """How much more the colour loss counts inside the regions of targeted optimisation."""
     densify_factor: int = 2
     """How many Gaussians one that a region chose becomes."""
+    growth: float = 1.0
+    """Births that regions may choose in a densification, as a multiple of those that FastGS alone would have had."""
     prune_protection: Steps = 0.1
     """Iterations, or fraction of the run, for which what a region added is not pruned."""
     seed_background: bool = True

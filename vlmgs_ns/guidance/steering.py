@@ -29,7 +29,8 @@ from vlmgs_ns.guidance.schedule import GuidanceConfig, choose_views
 from vlmgs_ns.guidance.studio import Studio, Viewpoint
 
 GAP = 0.5
-"""Coverage below which a pixel of the background has no Gaussian that could be densified."""
+"""A pixel of the background has no Gaussian that could be densified where its coverage is below this part of what most of the
+view has: after a reset of the opacities everything is faint, but nothing is missing."""
 
 
 @dataclass
@@ -183,10 +184,10 @@ class Steering:
         planted = 0
         for point, background in meant:
             shot = studio.shoot(point)
-            gaps = background & (shot.coverage < GAP)
+            gaps = background & (shot.coverage < GAP * shot.coverage.quantile(0.9))
             behind = float((studio.centre() - point.camera_to_world[:, 3].cpu()).norm()) + studio.extent()
             depths = torch.where(background & ~gaps, shot.depth, torch.full_like(shot.depth, torch.nan))
-            seeds = ray_points(gaps, depths, behind, studio.photo(point), point.K, point.opencv, max_points)
+            seeds = ray_points(gaps, depths, behind, studio.photo(point), point.K, point.opencv, max_points // len(meant))
             planted += studio.plant(*seeds)
         return planted
 
