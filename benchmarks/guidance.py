@@ -1,0 +1,122 @@
+"""What each phase of guidance is worth: FastGS from 100 random points, without and with it, at the same iterations.
+
+    python benchmarks/guidance.py --out guidance [--captures ../shared/data] [--iterations 1500] [--size 300] [--seeds 3]
+        [--scenes toy fox ...] [--methods fastgs "+ all" ...] [--jobs 1]
+
+The residual backend answers, except in the oracle's rows, which only the embedded scene has: there the boxes come from its
+instance masks, an upper bound for what a model could say about objects. Rounds are blocking, so that a run repeats exactly. OUT then holds
+`results.json`, `results.md` (means ± standard deviations over seeds, and differences to FastGS alone) and `psnr.png`. Background:
+no labelled object (embedded scene), or outside of the centred box of half the picture's area (captures).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from training_runs import Run, arguments, execute, report, scenes_of
+
+GUIDANCE = "pipeline.model.guidance."
+PHASES = ("detail", "background", "novel")
+
+
+def guided(*phases: str, **more: Any) -> dict[str, Any]:
+    """Overrides that switch on these phases alone."""
+    settings: dict[str, Any] = {"enabled": True, "blocking": True, "backend": "residual", "save_regions": False}
+    settings |= {f"{phase}.enabled": phase in phases for phase in PHASES}
+    return {f"{GUIDANCE}{name}": value for name, value in settings.items()} | more
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "fastgs": {},
+    "+ detail": guided("detail"),
+    "+ background": guided("background"),
+    "+ novel": guided("novel"),
+    "+ all": guided(*PHASES),
+    "+ all + targeted": guided(*PHASES, **{f"{GUIDANCE}compare.enabled": True}),
+    "+ all + shell": guided(*PHASES, **{"pipeline.model.ambient_shell": 1000}),
+    "+ oracle": guided("detail", "background"),
+}
+
+
+class Oracle:
+    """Boxes of the labelled objects, by the instance mask of the photo that a question shows."""
+
+    name = "oracle"
+    fingerprint = "oracle"
+    coordinates = "thousandths"
+
+    def __init__(self, scene: Path) -> None:
+        from PIL import Image
+
+        self.masks, self.thumbnails = [], []
+        for path in sorted((scene / "images").iterdir()):
+            mask = scene / "masks_instance" / f"{path.stem}.png"
+            if mask.exists():
+                self.masks.append(np.array(Image.open(mask)))
+                self.thumbnails.append(self._thumbnail(np.array(Image.open(path).convert("RGB")) / 255))
+
+    @staticmethod
+    def _thumbnail(picture: Any) -> Any:  # [H, W, 3] → [12 * 16 * 3]
+        rows = np.linspace(0, picture.shape[0] - 1, 12).round().astype(int)
+        columns = np.linspace(0, picture.shape[1] - 1, 16).round().astype(int)
+        return picture[rows][:, columns].ravel()
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+    def ask(self, questions: Sequence[Any]) -> list[Any]:
+        from vlmgs_ns.guidance.question import Answer
+
+        answers = []
+        for question in questions:
+            shown = self._thumbnail(question.evidence.photo)
+            mask = self.masks[int(np.argmin([np.abs(shown - other).mean() for other in self.thumbnails]))]
+            ids = [mask > 0] if question.phase == "background" else [mask == k for k in np.unique(mask) if k]
+            boxes = [self._box(inside) for inside in ids if inside.any()]
+            answers.append(Answer(json.dumps([{"bbox_2d": box, "label": "object"} for box in boxes])))
+        return answers
+
+    @staticmethod
+    def _box(inside: Any) -> list[int]:
+        rows, columns = np.nonzero(inside)
+        height, width = inside.shape
+        edges = columns.min() / width, rows.min() / height, (columns.max() + 1) / width, (rows.max() + 1) / height
+        return [round(1000 * float(edge)) for edge in edges]
+
+
+def ask_the_oracle(trainer: Any) -> None:
+    """Let the oracle answer in place of the backend that the settings chose."""
+    trainer.pipeline.model.start_guidance(Oracle(trainer.config.data), None)
+
+
+def main() -> None:
+    args = arguments(__doc__, list(METHODS), ["sparse"], "guidance")
+    runs = [
+        Run(
+            scene,
+            method,
+            start,
+            seed,
+            args.iterations,
+            args.size,
+            METHODS[method],
+            ask_the_oracle if "oracle" in method else None,
+        )
+        for seed in range(args.seeds)
+        for method in args.methods
+        for scene in scenes_of(args)
+        for start in args.starts
+        if "oracle" not in method or (scene / "masks_instance").is_dir()
+    ]
+    report(execute(runs, args.out / "runs", args.jobs), args.methods, "fastgs", args.out)
+
+
+if __name__ == "__main__":
+    main()
