@@ -4,9 +4,9 @@
         [--scenes toy fox ...] [--methods fastgs "+ all" ...] [--jobs 1]
 
 The residual backend answers, except in the oracle's rows, which only the embedded scene has: there the boxes come from its
-instance masks, an upper bound for what a model could say about objects. Rounds are blocking, so that a run repeats exactly. OUT then holds
-`results.json`, `results.md` (means ± standard deviations over seeds, and differences to FastGS alone) and `psnr.png`. Background:
-no labelled object (embedded scene), or outside of the centred box of half the picture's area (captures).
+instance masks, an upper bound for what a model could say about objects. Rounds are blocking, so that a run repeats exactly.
+OUT then holds `results.json`, `results.md` (means ± standard deviations over seeds, and differences to FastGS alone) and
+`psnr.png`. Background: no labelled object (embedded scene), or outside of the centred box of half the picture's area (captures).
 """
 
 from __future__ import annotations
