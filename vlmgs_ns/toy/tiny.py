@@ -1,0 +1,21 @@
+"""The two tiny models that come with the package: a CLIP and a DINO of the real classes that know the toy world and nothing else.
+
+They are read like any other model of their kind (`OpenClipEncoder(model=…)`, `DinoEncoder(model=…)`); what they can do is in
+`models/MODEL_CARD.md`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_MODELS = Path(__file__).parent / "models"
+
+
+def tiny_clip_folder() -> Path:
+    """Folder of the tiny CLIP: open_clip's configuration and weights, and its tokenizer."""
+    return _MODELS / "clip"
+
+
+def tiny_dino_folder() -> Path:
+    """Folder of the tiny DINO: a Dinov2 model of transformers."""
+    return _MODELS / "dino"
