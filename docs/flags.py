@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 
 from vlmgs_ns.datamanager import VlmFastGSDatamanagerConfig
@@ -20,27 +22,40 @@ CONFIGS = {
 }
 
 
-def fields(config: type) -> list[tuple[str, str, str]]:
-    """Name, default as source text, and docstring of each field that a config class itself defines."""
-    (definition,) = ast.parse(inspect.getsource(config)).body
-    assert isinstance(definition, ast.ClassDef)
-    found = []
-    for item, after in zip(definition.body, [*definition.body[1:], None], strict=True):
-        if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name) or item.target.id.startswith("_"):
+def documented(config: type) -> dict[str, str]:
+    """Docstring of each field that a config class of ours, or one of ours that it inherits from, defines."""
+    texts: dict[str, str] = {}
+    for part in reversed(config.__mro__):
+        if not part.__module__.startswith("vlmgs_ns"):
             continue
-        assert item.value is not None, f"{config.__name__}.{item.target.id} has no default"
-        documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
-        assert documented, f"{config.__name__}.{item.target.id} has no docstring"
-        found.append((item.target.id, ast.unparse(item.value).strip("'"), " ".join(after.value.value.split())))  # type: ignore[union-attr]
-    return found
+        (definition,) = ast.parse(inspect.getsource(part)).body
+        assert isinstance(definition, ast.ClassDef)
+        for item, after in zip(definition.body, [*definition.body[1:], None], strict=True):
+            if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name) or item.target.id.startswith("_"):
+                continue
+            known = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
+            assert known, f"{config.__name__}.{item.target.id} has no docstring"
+            texts[item.target.id] = " ".join(after.value.value.split())  # type: ignore[union-attr]
+    return texts
+
+
+def fields(prefix: str, config: object) -> Iterator[tuple[str, object, str]]:
+    """Flag, default and docstring of what a config of ours defines, and of what the configs of ours inside it do."""
+    for name, text in documented(type(config)).items():
+        value, flag = getattr(config, name), prefix + name.replace("_", "-")
+        if dataclasses.is_dataclass(value) and type(value).__module__.startswith("vlmgs_ns"):
+            yield from fields(flag + ".", value)
+        else:
+            yield flag, value, text
 
 
 def table() -> str:
     """The table in markdown."""
     rows = ["| flag | default | what it does |", "|---|---|---|"]
     for prefix, config in CONFIGS.items():
-        for name, default, text in fields(config):
-            rows.append(f"| `{prefix}{name.replace('_', '-')}` | `{default}` | {text.replace('|', chr(92) + '|')} |")
+        for flag, default, text in fields(prefix, config()):
+            shown = default if default != "" else '""'
+            rows.append(f"| `{flag}` | `{shown}` | {text.replace('|', chr(92) + '|')} |")
     return "\n".join(rows) + "\n"
 
 
