@@ -49,7 +49,8 @@ class FastGSStrategy(DefaultStrategy):
 
     Beside gsplat's, the state holds per Gaussian: `absgrad2d` (running sum), `importance` and `pruning` (scores of the last
     round) and `protected_until` (the step before which it is not pruned). Guidance leaves its wishes in `focus` ([N] in [0, 1],
-    what to densify) and `doomed` ([N], 1: what to prune); the next round fulfils them and clears both.
+    what to densify) and `doomed` ([N], 1: what to prune); the next round fulfils them, clears both, and
+    keeps the focus as `guided`, to be looked at.
     """
 
     prune_opa: float = 0.005
@@ -251,7 +252,7 @@ class FastGSStrategy(DefaultStrategy):
         allowed: int,
     ) -> int:
         """Multiply what guidance chose, where errors confirm that something is missing; the births, at most those allowed."""
-        focus, state["focus"] = state["focus"], None
+        focus, state["focus"], state["guided"] = state["focus"], None, state["focus"]
         candidates = focus > 0
         if has_scores and self.consistent_growth:
             candidates &= state["importance"] > 0
