@@ -12,7 +12,7 @@ class GuidancePanel:
     """Elements that nerfstudio's viewer finds by itself; cheap to read, and nothing here can raise."""
 
     def __init__(self) -> None:
-        self.last_round = ViewerText("Last round", "none yet", disabled=True, hint="What guidance asked last, and what came of it")
+        self.last_round = ViewerText("Last round", "none yet", disabled=True, hint="What was asked last, and what came of it")
         self.show_focus = ViewerCheckbox("Show focus", False, hint='Adds the output type "focus": what the last round chose')
 
     def tell(self, asked: Round, done: Densification) -> None:

@@ -103,7 +103,8 @@ class FastGSStrategy(DefaultStrategy):
             "importance": None,
             "pruning": None,
             "protected_until": None,
-            "focus": None,
+            "doomed": None,
+            "guided": None,
             "doomed": None,
         }
 
