@@ -97,16 +97,8 @@ class FastGSStrategy(DefaultStrategy):
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """State with `scene_scale`, the scene's extent in world units; per-Gaussian tensors appear at the first step."""
         state = super().initialize_state(scene_scale=scene_scale)
-        return {
-            **state,
-            "absgrad2d": None,
-            "importance": None,
-            "pruning": None,
-            "protected_until": None,
-            "doomed": None,
-            "guided": None,
-            "doomed": None,
-        }
+        ours = ("absgrad2d", "importance", "pruning", "protected_until", "focus", "doomed", "guided")
+        return {**state, **dict.fromkeys(ours)}
 
     def _update_state(self, params: Params, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
         """Add this step's gradients, in gsplat's units: as if the picture were 2 x 2."""
