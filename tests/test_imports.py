@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 LAYERS = (
     {"rasterize", "toy"},
     {"densify", "guidance", "semantics"},
-    {"machine", "panel"},
+    {"machine", "panel", "ply"},
     {"model", "datamanager", "studio"},
     {"pipeline", "trainer", "evaluation"},
     {"config", "cli", "commands", "demo"},

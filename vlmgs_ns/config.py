@@ -20,6 +20,7 @@ from vlmgs_ns.machine import default_device
 from vlmgs_ns.model import VlmFastGSModelConfig
 from vlmgs_ns.optimizers import AdamConfig, DecayConfig, LazyUpdates
 from vlmgs_ns.pipeline import VlmFastGSPipelineConfig
+from vlmgs_ns.semantics.config import LITE_SEMANTICS, SemanticsConfig
 from vlmgs_ns.trainer import VlmFastGSTrainerConfig
 
 register_safe_globals()
@@ -101,6 +102,7 @@ vlm_fastgs_lite = MethodSpecification(
             reset_alpha_every=1000,
             cull_alpha_thresh=0.1,
             importance_thresh=10.0,
+            semantics=LITE_SEMANTICS,
         ),
         max_image_size=300,
         steps_per_save=500,
@@ -112,6 +114,10 @@ vlm_fastgs_lite = MethodSpecification(
     description="vlm-fastgs scaled to a laptop's CPU: 1,500 iterations on photos of at most 300 pixels.",
 )
 fastgs = MethodSpecification(
-    config=_method("fastgs", 20_000, VlmFastGSModelConfig(guidance=GuidanceConfig(enabled=False))),
+    config=_method(
+        "fastgs",
+        20_000,
+        VlmFastGSModelConfig(guidance=GuidanceConfig(enabled=False), semantics=SemanticsConfig(enabled=False)),
+    ),
     description="FastGS alone: multi-view consistent Gaussian splatting, without guidance and semantics.",
 )

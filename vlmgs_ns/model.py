@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,13 +27,18 @@ from torch.nn.functional import interpolate
 from vlmgs_ns.densify.scores import Scores, View, multi_view_scores
 from vlmgs_ns.densify.seeding import ambient_shell, camera_extent, uniform_points
 from vlmgs_ns.densify.strategy import FastGSStrategy
+from vlmgs_ns.errors import InputError
 from vlmgs_ns.guidance.memory import ReplyMemory
 from vlmgs_ns.guidance.question import Backend
 from vlmgs_ns.guidance.schedule import GuidanceConfig
 from vlmgs_ns.guidance.steering import Steering
 from vlmgs_ns.lpips import Lpips
+from vlmgs_ns.panel import GuidancePanel
 from vlmgs_ns.rasterize import rasterization
 from vlmgs_ns.schedule import Steps, resolve
+from vlmgs_ns.semantics.blend import Pinhole, Splats
+from vlmgs_ns.semantics.config import SemanticsConfig, parse_prompt
+from vlmgs_ns.semantics.scene import SceneSemantics
 from vlmgs_ns.ssim import SSIM
 from vlmgs_ns.studio import ModelStudio, TrainingViews
 from vlmgs_ns.user_cache import user_cache
@@ -110,6 +115,9 @@ class VlmFastGSModelConfig(SplatfactoModelConfig):
     """Side of the cube in which random Gaussians start, in units of the scene's extent (twice the radius of the cameras)."""
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     """Who is asked where to densify, and when (with FastGS' strategy only)."""
+    semantics: SemanticsConfig = field(default_factory=SemanticsConfig)
+    """The field that words find things with, built after the last iteration. --prompt "red ball; wooden table" gives outputs
+    relevancy_0 and relevancy_1."""
     ambient_shell: int = 0
     """Grey Gaussians that are seeded on a tube around the points the scene starts from, where there would be none; 0: no tube."""
     compact_box: float | None = None
@@ -162,6 +170,9 @@ class VlmFastGSModel(SplatfactoModel):
         self.strategy_state = self.strategy.initialize_state(scene_scale=scale)
         self.training_views: TrainingViews | None = None
         self.steering: Steering | None = None
+        self.panel: GuidancePanel | None = None
+        self.semantics: SceneSemantics | None = None
+        self.prompts = parse_prompt(self.config.prompt)
 
     def _make_strategy(self) -> DefaultStrategy:
         """Which Gaussians are born and which die."""
@@ -217,6 +228,7 @@ class VlmFastGSModel(SplatfactoModel):
         keep = guidance.cache_replies and backend.name != "residual"
         memory = ReplyMemory(user_cache("replies")) if keep else None
         self.steering = Steering(guidance, backend, memory, folder)
+        self.panel = GuidancePanel()
 
     def step_post_backward(self, step: int) -> None:
         """Let the strategy look at the step's gradients; in a round it densifies and prunes."""
@@ -230,6 +242,8 @@ class VlmFastGSModel(SplatfactoModel):
             self.strategy.step_post_backward(*arguments, scorer=scorer)
             if self.steering is not None and len(self.strategy.history) > rounds:
                 self.steering.densified(self.strategy.history[-1])
+                if self.panel is not None and self.steering.last is not None:
+                    self.panel.tell(self.steering.last, self.strategy.history[-1])
         else:
             super().step_post_backward(step)
 
@@ -315,7 +329,9 @@ class VlmFastGSModel(SplatfactoModel):
 
         Returns:
             ``rgb`` [H, W, 3] in [0, 1], ``depth`` [H, W, 1] in scene units (None in training, unless asked for),
-            ``accumulation`` [H, W, 1], ``background`` [3] in training and [H, W, 3] otherwise.
+            ``accumulation`` [H, W, 1], ``background`` [3] in training and [H, W, 3] otherwise. Where the scene has semantics, in
+            evaluation also ``relevancy_0``, ``relevancy_1``, … [H, W, 1] in [0, 1] of the prompt's phrases, and
+            ``semantics_pca`` [H, W, 3].
         """
         if not isinstance(camera, Cameras):
             raise TypeError(f"VlmFastGSModel renders nerfstudio Cameras, not {type(camera).__name__}")
@@ -327,10 +343,12 @@ class VlmFastGSModel(SplatfactoModel):
             camera_to_worlds = camera.camera_to_worlds
         gaussians = dict(self.gauss_params.items())
         width, height = self._render_size(camera)
+        inside = None
         if self.crop_box is not None and not self.training:
             inside = self.crop_box.within(self.means).reshape(-1)
             if not inside.any():
-                return self.get_empty_outputs(width, height, self.background_color.to(self.device))
+                empty = self.get_empty_outputs(width, height, self.background_color.to(self.device))
+                return {**empty, **self._semantic_outputs(camera, inside)}
             gaussians = {name: values[inside] for name, values in gaussians.items()}
         with_depth = self.config.output_depth_during_training or not self.training
         image, alpha, info = self._splat(camera, camera_to_worlds, gaussians, "RGB+ED" if with_depth else "RGB")
@@ -351,7 +369,75 @@ class VlmFastGSModel(SplatfactoModel):
             "depth": depth,  # type: ignore[dict-item]
             "accumulation": alpha.squeeze(0),
             "background": background if self.training else background.expand(height, width, 3),
+            **self._semantic_outputs(camera, inside),
+            **self._focus_output(camera),
         }
+
+    def _focus_output(self, camera: Cameras) -> dict[str, Tensor]:
+        """``focus`` [H, W, 1] in [0, 1] where the viewer asks for it: what the last round of guidance chose."""
+        guided = self.strategy_state.get("guided")
+        if self.training or self.panel is None or not self.panel.show_focus.value or guided is None:
+            return {}
+        gaussians = {**dict(self.gauss_params.items()), "features_rest": torch.zeros_like(self.gauss_params["features_rest"])}
+        gaussians["features_dc"] = RGB2SH(guided[:, None].expand(-1, 3))
+        if len(guided) != len(self.means):
+            return {}
+        if self.config.sh_degree == 0:
+            gaussians["features_dc"] = torch.logit(guided[:, None].expand(-1, 3), eps=1e-6)
+        image, _, _ = self._splat(camera, camera.camera_to_worlds, gaussians, "RGB")
+        return {"focus": image[0, ..., :1].clamp(0, 1)}
+
+    # words
+
+    def set_prompts(self, phrases: Sequence[str]) -> None:
+        """Show these phrases from now on, as ``relevancy_0``, ``relevancy_1``, …
+
+        Raises:
+            InputError: the scene has no semantics, or the encoder of its texts is not on this machine.
+        """
+        self._searchable().embed([*phrases, *self._searchable().about.negatives])
+        self.prompts = list(phrases)
+
+    def relevancy_of(self, camera: Cameras, phrases: Sequence[str]) -> Tensor:
+        """Relevancy maps of phrases seen from a camera. [P, H, W] in [0, 1]. Raises like `set_prompts`."""
+        return self._searchable().pictures(self.splats(), self.pinhole(camera), phrases)[0].movedim(-1, 0)
+
+    def gaussian_relevancy(self, phrases: Sequence[str]) -> Tensor:
+        """Relevancy of every Gaussian for phrases. [N, P] in [0, 1]. Raises like `set_prompts`."""
+        return self._searchable().relevancy(self.splats().means, phrases)
+
+    def splats(self) -> Splats:
+        """The Gaussians after their activation functions, without gradients."""
+        parameters = {name: values.detach() for name, values in self.gauss_params.items()}
+        opacities = torch.sigmoid(parameters["opacities"]).squeeze(-1)
+        return Splats(parameters["means"], parameters["quats"], torch.exp(parameters["scales"]), opacities)
+
+    def pinhole(self, camera: Cameras) -> Pinhole:
+        """One nerfstudio camera at its full size, as the semantic field takes it."""
+        pose = world_to_camera(camera.camera_to_worlds.to(self.device))[0]
+        K = camera.get_intrinsics_matrices()[0].to(self.device)
+        return Pinhole(pose, K, int(camera.width.item()), int(camera.height.item()))
+
+    def _searchable(self) -> SceneSemantics:
+        if self.semantics is None or not self.semantics.complete:
+            raise InputError(
+                "this scene cannot be searched with words yet: add the semantic stage with ns-train vlm-fastgs --data DATA "
+                "--load-dir RUN/nerfstudio_models --max-num-iterations 0"
+            )
+        return self.semantics
+
+    def _semantic_outputs(self, camera: Cameras, inside: Tensor | None) -> dict[str, Tensor]:
+        """Of evaluation, where there are any; `inside` [N] bool says which Gaussians are drawn."""
+        if self.training or self.semantics is None or not self.semantics.complete:
+            return {}
+        maps, colours = self.semantics.pictures(self.splats(), self.pinhole(camera), self.prompts, inside)
+        return {**{f"relevancy_{k}": maps[..., k : k + 1] for k in range(len(self.prompts))}, "semantics_pca": colours}
+
+    def load_state_dict(self, dict: Mapping[str, Any], **kwargs: Any) -> None:  # type: ignore[override]
+        """Load a checkpoint of any number of Gaussians, with semantics or without."""
+        kept = {name.removeprefix("semantics."): value for name, value in dict.items() if name.startswith("semantics.")}
+        self.semantics = SceneSemantics.from_state(kept).to(self.device) if kept else None
+        super().load_state_dict(dict, **kwargs)
 
     def _render_size(self, camera: Cameras) -> tuple[int, int]:
         """Width and height in pixels, by the resolution schedule."""

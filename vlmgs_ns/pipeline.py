@@ -17,6 +17,10 @@ from vlmgs_ns.datamanager import VlmFastGSDatamanagerConfig
 from vlmgs_ns.errors import InputError
 from vlmgs_ns.guidance.backends.choose import make_backend
 from vlmgs_ns.model import VlmFastGSModelConfig
+from vlmgs_ns.semantics.cache import default_cache
+from vlmgs_ns.semantics.config import parse_prompt
+from vlmgs_ns.semantics.stage import Encoders, Stage, choose_encoders
+from vlmgs_ns.studio import PhotoViews
 
 
 @dataclass
@@ -54,6 +58,7 @@ class VlmFastGSPipeline(VanillaPipeline):
         if test_mode == "val":
             self.model.training_views = self.datamanager  # type: ignore[assignment]
             self._start_guidance()
+            self.encoders = self._choose_encoders()
 
     def _start_guidance(self) -> None:
         """Choose who is asked where to densify, say so, and make sure that it can be asked."""
@@ -65,6 +70,28 @@ class VlmFastGSPipeline(VanillaPipeline):
             backend.check()
             folder = self.config.checkpoint_dir
             model.start_guidance(backend, None if folder is None else folder.parent / "guidance")
+
+    def _choose_encoders(self) -> Encoders | None:
+        """Who looks at the photos in the semantic stage, found before any work is done."""
+        model: Any = self.model
+        phrases = parse_prompt(model.config.prompt)
+        if model.config.semantics.enabled:
+            return choose_encoders(model.config.semantics)
+        if phrases:
+            raise InputError(
+                f"--prompt {model.config.prompt!r} needs the semantic stage; add --pipeline.model.semantics.enabled True, "
+                "or leave --prompt out"
+            )
+        return None
+
+    def semantic_stage(self) -> Stage:
+        """The stage that makes the present Gaussians searchable with words; nothing is done yet."""
+        model: Any = self.model
+        assert self.encoders is not None
+        centre, radius = model.extent()
+        cache = default_cache(Path(self.datamanager.get_datapath()))
+        views = PhotoViews(model, model.training_views)
+        return Stage(model.config.semantics, self.encoders, model.splats(), views, cache, centre, radius, model.prompts)
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False

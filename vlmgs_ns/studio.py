@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from vlmgs_ns.densify.births import append
 from vlmgs_ns.guidance.studio import Shot, Viewpoint
+from vlmgs_ns.semantics.blend import Pinhole
 
 if TYPE_CHECKING:
     from vlmgs_ns.model import VlmFastGSModel
@@ -117,3 +118,35 @@ class ModelStudio:
         if protected is not None:
             protected[new] = model.step + int(config.guidance.prune_protection)
         return count
+
+
+class PhotoViews:
+    """`semantics.stage.Views` over a trained model: its photos, with the poses that training ended with."""
+
+    def __init__(self, model: VlmFastGSModel, views: TrainingViews) -> None:
+        self._model = model
+        self._views = views
+        self._count = len(views.training_cameras())
+
+    def __len__(self) -> int:
+        return self._count
+
+    def photo(self, index: int) -> Tensor:  # [H, W, 3] uint8, or in [0, 1]
+        """As training sees it, on the model's background where it is transparent."""
+        image = self._views.training_view(index)[1]["image"].cpu()
+        if image.shape[-1] == 3:
+            return image
+        image = image.float() / 255 if image.dtype == torch.uint8 else image
+        return self._model.composite_with_background(image, self._model.background_color.to(image.device))
+
+    @torch.no_grad()
+    def camera(self, index: int) -> Pinhole:
+        """At the photo's size."""
+        camera, _ = self._views.training_view(index)
+        camera.camera_to_worlds = self._model.camera_optimizer.apply_to_camera(camera)
+        return self._model.pinhole(camera)
+
+    def mask(self, index: int) -> Tensor | None:  # [H, W] bool
+        """Pixels that count; None: all."""
+        mask = self._views.training_view(index)[1].get("mask")
+        return None if mask is None else mask[..., 0].to(self._model.device) > 0.5

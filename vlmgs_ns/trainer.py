@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -20,10 +22,15 @@ from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from vlmgs_ns import checkpoint, machine
+from vlmgs_ns.atomic import replacing
 from vlmgs_ns.errors import InputError
 from vlmgs_ns.optimizers import LazyUpdates, resolve_schedulers
 from vlmgs_ns.pipeline import VlmFastGSPipelineConfig
+from vlmgs_ns.ply import moved, read_ply
 from vlmgs_ns.schedule import resolve
+
+PLY_STEP = 29_999
+"""The last step of the run that a .ply is taken to come from: 3DGS' own."""
 
 
 @dataclass
@@ -39,6 +46,12 @@ class VlmFastGSTrainerConfig(TrainerConfig):
     """Photos and model."""
     lazy_updates: LazyUpdates = field(default_factory=LazyUpdates)
     """How often the Gaussians' parameters are updated."""
+    load_ply: Path | None = None
+    """A 3DGS .ply to start from instead of the scene's points, as a finished run of 30,000 iterations. With
+    --max-num-iterations 0 only the semantic stage runs: so a scene one already has becomes searchable."""
+    load_ply_frame: Literal["data", "nerfstudio"] = "data"
+    """Coordinates of --load-ply: data, those of the data set's own poses (COLMAP, transforms.json), as 3DGS and gsplat write;
+    nerfstudio, those that nerfstudio trains in, as ns-export writes."""
 
     def get_checkpoint_dir(self) -> Path:
         """The run's checkpoint folder; the pipeline is told as well: nerfstudio's other commands give it no other way to know."""
@@ -55,8 +68,16 @@ class VlmFastGSTrainer(Trainer):
 
     def __init__(self, config: VlmFastGSTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
         machine.check_device(config.machine.device_type)
-        if config.max_num_iterations < 1:
-            raise InputError(f"--max-num-iterations {config.max_num_iterations} trains nothing; give 1 or more")
+        sources = [config.load_dir, config.load_checkpoint, config.load_ply]
+        if config.load_ply is not None and sources.count(None) < 2:
+            raise InputError("--load-ply stands beside --load-dir or --load-checkpoint; a run starts from one of them")
+        if config.max_num_iterations == 0 and sources.count(None) == 3:
+            raise InputError(
+                "--max-num-iterations 0 leaves the Gaussians as they are, but there are none yet; give --load-dir, "
+                "--load-checkpoint or --load-ply, or 1 or more"
+            )
+        if config.max_num_iterations < 0:
+            raise InputError(f"--max-num-iterations {config.max_num_iterations} trains nothing; give 0 or more")
         super().__init__(config, local_rank, world_size)
         self._resumed: dict[str, Any] | None = None
         self._last_trained: int | None = None
@@ -66,12 +87,17 @@ class VlmFastGSTrainer(Trainer):
         """Read the checkpoint to continue from, if any, fix the run's length, and build everything."""
         path = self._path_to_resume()
         self._resumed = None if path is None else checkpoint.load(path)
+        if self.config.load_ply is not None:
+            self._ply = read_ply(self.config.load_ply)
+            self._resumed = {"step": PLY_STEP, "optimizers": {}, "schedulers": {}, "scalers": self.grad_scaler.state_dict()}
         model: Any = self.config.pipeline.model
         model.run_length = self._run_length(model.run_length)
         super().setup(test_mode)
         place = self.pipeline.datamanager.cache_place()  # type: ignore[attr-defined, operator]
         if self.local_rank == 0:
             machine.announce(machine.describe(self.device, place, self.pipeline.guidance), self.base_dir)  # type: ignore[arg-type]
+            if self.pipeline.encoders is not None:
+                CONSOLE.print(self.pipeline.encoders.message)  # type: ignore[union-attr]
 
     def setup_optimizers(self) -> Optimizers:
         """Optimisers over the model's present parameters, their schedules in iterations of this run."""
@@ -104,6 +130,9 @@ class VlmFastGSTrainer(Trainer):
 
     def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
         """One step of training, after which the parameters whose turn it is are updated."""
+        if self.pipeline.model.semantics is not None:
+            CONSOLE.print("The Gaussians change: what they mean is made anew after the last iteration")
+            self.pipeline.model.semantics = None
         births_end = int(self.pipeline.model.config.stop_split_at)  # type: ignore[attr-defined]
         for group in self.pipeline.get_param_groups():
             if group not in self.config.gradient_accumulation_steps:
@@ -171,6 +200,8 @@ class VlmFastGSTrainer(Trainer):
         if state is None:
             return
         self._start_step = state["step"] + 1
+        if self.config.load_ply is not None:
+            state["pipeline"] = self._pipeline_of_ply()
         self.pipeline.load_pipeline(state["pipeline"], state["step"])
         # Loading gave the model new parameters of other sizes: the optimisers must hold those, not the ones that are gone.
         self.optimizers = self.setup_optimizers()
@@ -186,7 +217,25 @@ class VlmFastGSTrainer(Trainer):
             for name, gradients in ours["gradients"].items():
                 for parameter, gradient in zip(groups.get(name, []), gradients, strict=False):
                     parameter.grad = None if gradient is None else gradient.to(parameter.device)
-        CONSOLE.print(f"Continuing from step {state['step']} of {self._path_to_resume()}")
+        CONSOLE.print(f"Continuing from step {state['step']} of {self.config.load_ply or self._path_to_resume()}")
+
+    def _pipeline_of_ply(self) -> dict[str, torch.Tensor]:
+        """A checkpoint's Gaussians from --load-ply, in the coordinates and with the harmonics of this run."""
+        model: Any = self.pipeline.model
+        if model.config.sh_degree == 0:
+            raise InputError(
+                "--pipeline.model.sh-degree 0 has no harmonics, but --load-ply brings them; give 1, 2 or 3"
+            )
+        gaussians = self._ply
+        if self.config.load_ply_frame == "data":
+            scene: Any = self.pipeline.datamanager.train_dataparser_outputs  # type: ignore[attr-defined]
+            transform = scene.dataparser_transform.cpu()
+            gaussians = moved(gaussians, transform[:, :3], transform[:, 3], float(scene.dataparser_scale))
+        state = {f"_model.gauss_params.{name}": values for name, values in vars(gaussians).items()}
+        wanted = model.gauss_params["features_rest"].shape[1]
+        rest = gaussians.features_rest[:, :wanted]
+        state["_model.gauss_params.features_rest"] = torch.nn.functional.pad(rest, (0, 0, 0, wanted - rest.shape[1]))
+        return state
 
     def _init_viewer_state(self) -> None:
         """Show the scene in the viewer, where there is one; the last thing before the first step."""
@@ -207,12 +256,16 @@ class VlmFastGSTrainer(Trainer):
             signal.signal(number, handler)
 
     def _after_train(self) -> None:
-        """Save the last step that was trained; after a stop, say what was written and how to go on."""
+        """Build the semantics and save the last step that was trained; after a stop, say what was written and how to go on."""
+        if self.config.max_num_iterations == 0:
+            self._last_trained = self._start_step - 1
         if self._last_trained is None:
             CONSOLE.print("[yellow]Stopped before the first step: nothing to save")
             return
         # nerfstudio's loop has by then begun to count the step that it did not take.
         self.step = self._last_trained
+        if self._stopped_by is None:
+            self._build_semantics()
         if self._stopped_by is None:
             super()._after_train()
             return
@@ -233,6 +286,28 @@ class VlmFastGSTrainer(Trainer):
             "--viewer.websocket-host 127.0.0.1",
             soft_wrap=True,
         )
+
+    @check_main_thread
+    def _build_semantics(self) -> None:
+        """The semantic stage: what the Gaussians mean, while they themselves stay as they are."""
+        model: Any = self.pipeline.model
+        if self.pipeline.encoders is None:
+            return
+        start = time.monotonic()
+        stage = self.pipeline.semantic_stage()  # type: ignore[operator]
+        scene = stage.begin(model.semantics)
+        if scene.complete:
+            CONSOLE.print("The scene's semantics are already built with these settings")
+        else:
+            # Whatever happens from here on, the Gaussians are safe.
+            self.save_checkpoint(self.step)
+        model.semantics = scene
+        if not stage.run(scene, lambda: self._stopped_by is not None):
+            return
+        CONSOLE.print(f"Semantics built in {time.monotonic() - start:.0f} s: {scene.size()}")
+        report = {"encoders": self.pipeline.encoders.message, "seconds": stage.seconds, **vars(scene.about)}  # type: ignore[union-attr]
+        with replacing(self.base_dir / "semantics.json") as partial:
+            partial.write_text(json.dumps(report, indent=2, default=vars) + "\n", encoding="utf-8")
 
     def _train_complete_viewer(self) -> None:
         """Keep the viewer up after training, until Ctrl-C."""

@@ -1,0 +1,267 @@
+"""The stage on a little cloud of Gaussians and random-weight encoders: plumbing and exactness, never accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.semantics.tiny_models import save_clip, save_dino
+from vlmgs_ns.errors import InputError
+from vlmgs_ns.semantics.blend import Pinhole, Splats, blend
+from vlmgs_ns.semantics.cache import FeatureCache
+from vlmgs_ns.semantics.config import LONGEST_PHRASE, MOST_PHRASES, SemanticsConfig, parse_prompt
+from vlmgs_ns.semantics.field import FieldConfig
+from vlmgs_ns.semantics.query import relevancy
+from vlmgs_ns.semantics.scene import SceneSemantics
+from vlmgs_ns.semantics.stage import Stage, choose_encoders, digest
+
+SIZES = FieldConfig(levels=2, features_per_level=4, log2_hashmap_size=8, clip_hidden=16, clip_layers=1, dino_hidden=16)
+
+
+class Cloud:
+    """Three views of random photos."""
+
+    def __init__(self, mask: Tensor | None = None) -> None:
+        g = torch.Generator().manual_seed(0)
+        self.photos = [(torch.rand(30, 40, 3, generator=g) * 255).byte() for _ in range(3)]
+        self.looked = 0
+        self._mask = mask
+
+    def __len__(self) -> int:
+        return 3
+
+    def photo(self, index: int) -> Tensor:
+        self.looked += 1
+        return self.photos[index]
+
+    def camera(self, index: int) -> Pinhole:
+        viewmat = torch.eye(4)
+        viewmat[:3, 3] = torch.tensor([0.3 * index - 0.3, 0.0, 3.0])
+        return Pinhole(viewmat, torch.tensor([[40.0, 0, 20], [0, 40, 15], [0, 0, 1]]), 40, 30)
+
+    def mask(self, index: int) -> Tensor | None:
+        return self._mask
+
+
+def splats(count: int = 60) -> Splats:
+    g = torch.Generator().manual_seed(1)
+    means = torch.rand(count, 3, generator=g) * 1.6 - 0.8
+    return Splats(means, torch.randn(count, 4, generator=g), torch.full((count, 3), 0.15), torch.full((count,), 0.7))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    save_clip(folder / "clip")
+    save_clip(folder / "other", seed=5)
+    save_dino(folder / "dino")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    return FeatureCache(tmp_path_factory.mktemp("maps"))
+
+
+@pytest.fixture
+def make(models: Path, cache: FeatureCache) -> Callable[..., Stage]:
+    def stage(cloud: Cloud | None = None, gaussians: Splats | None = None, **settings: Any) -> Stage:
+        config = SemanticsConfig(
+            clip=str(models / "clip"), dino=str(models / "dino"), dino_shorter_side=32, sizes=SIZES, warm_steps=20, warm_batch=64,
+            refine_steps=5, steps=4, alignment_steps=3,
+        )  # fmt: skip
+        config = replace(config, **settings)
+        given = splats() if gaussians is None else gaussians
+        return Stage(config, choose_encoders(config), given, cloud or Cloud(), cache, torch.zeros(3), 1.0, ["red ball"])
+
+    return stage
+
+
+def tensors(scene: SceneSemantics) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in scene.state_dict().items() if isinstance(value, Tensor)}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def reloaded(scene: SceneSemantics, path: Path) -> SceneSemantics:
+    """Through a file, as a checkpoint does it."""
+    torch.save(scene.state_dict(), path)
+    state = torch.load(path, weights_only=True)
+    found = SceneSemantics.from_state(state)
+    found.load_state_dict(state)
+    return found
+
+
+def stop_after(count: int) -> Callable[[], bool]:
+    """Says yes at the so-manieth question."""
+    asked = iter(range(count - 1))
+    return lambda: next(asked, None) is None
+
+
+@pytest.mark.parametrize("mode", ["warm", "fmgs", "lift"])
+def test_every_mode_answers_and_leaves_the_geometry_alone(make: Callable[..., Stage], mode: str, tmp_path: Path) -> None:
+    gaussians = splats()
+    before = digest(gaussians)
+    numbers = torch.get_rng_state()
+    stage = make(gaussians=gaussians, mode=mode)
+    scene = stage.begin()
+    start = tensors(scene)
+    assert stage.run(scene) and scene.complete and scene.moments is None
+    assert digest(gaussians) == before and torch.equal(torch.get_rng_state(), numbers)
+    assert not same(start, tensors(scene))
+    again = reloaded(scene, tmp_path / "scene.pt")
+    for one in (scene, again):
+        found = one.relevancy(gaussians.means, ["red ball", "a green cube"])
+        assert found.shape == (60, 2) and found.min() >= 0 and found.max() <= 1 and found.std() > 0
+        maps, colours = one.pictures(gaussians, Cloud().camera(0), ["red ball"])
+        assert maps.shape == (30, 40, 1) and colours.shape == (30, 40, 3) and colours.std() > 0
+    assert torch.equal(scene.relevancy(gaussians.means, ["red ball"]), again.relevancy(gaussians.means, ["red ball"]))
+
+
+@pytest.mark.parametrize("mode", ["warm", "fmgs"])
+@pytest.mark.parametrize("questions", [2, 6, 200])
+def test_stopped_and_resumed_is_uninterrupted(make: Callable[..., Stage], mode: str, questions: int, tmp_path: Path) -> None:
+    straight = make(mode=mode)
+    whole = straight.begin()
+    assert straight.run(whole)
+    first = make(mode=mode)
+    scene = first.begin()
+    done = first.run(scene, stop_after(questions))
+    assert done == (questions == 200) == scene.complete
+    scene = reloaded(scene, tmp_path / "scene.pt")
+    torch.manual_seed(9)  # the state of the machine is of no account
+    second = make(mode=mode)
+    scene = second.begin(scene)
+    assert second.run(scene)
+    assert same(tensors(scene), tensors(whole))
+
+
+def test_stopping_in_the_middle_of_rendered_steps_keeps_their_moments(make: Callable[..., Stage], tmp_path: Path) -> None:
+    stage = make(mode="fmgs")
+    scene = stage.begin()
+    assert not stage.run(scene, stop_after(3 + 2))  # three photos, two steps
+    assert scene.step == 2 and scene.moments is not None and scene.moments["state"]
+    found = reloaded(scene, tmp_path / "scene.pt")
+    again = make(mode="fmgs").begin(found)
+    assert again is found and again.step == 2
+    # Without the moments the rest comes out differently: they are used.
+    forgetful = reloaded(scene, tmp_path / "scene.pt")
+    forgetful.moments = None
+    for one in (found, forgetful):
+        assert make(mode="fmgs").run(one)
+    assert not same(tensors(found), tensors(forgetful))
+
+
+def test_what_was_made_otherwise_is_made_anew(make: Callable[..., Stage], models: Path) -> None:
+    stage = make()
+    scene = stage.begin()
+    assert stage.run(scene)
+    assert make().begin(scene) is scene
+    assert make(clip=str(models / "other")).begin(scene) is not scene
+    assert make(refine_steps=6).begin(scene) is not scene
+    moved = splats()
+    moved.opacities[3] += 0.01
+    assert make(gaussians=moved).begin(scene) is not scene
+
+
+def test_a_map_is_the_relevancy_of_the_blended_feature(make: Callable[..., Stage]) -> None:
+    """K + M channels give what all channels give."""
+    stage, camera = make(), Cloud().camera(1)
+    scene = stage.begin()
+    assert stage.run(scene) and scene.field is not None
+    maps, _ = scene.pictures(stage.splats, camera, ["red ball", "lamp"])
+    with torch.no_grad():
+        picture, _ = blend(stage.splats, camera, scene.field.clip(stage.splats.means))
+    texts = scene.embed(["red ball", "lamp", *stage.config.negatives])
+    assert torch.allclose(maps, relevancy(picture, texts[:2], texts[2:]), atol=1e-5)
+    none, _ = scene.pictures(stage.splats, camera, ["lamp"], inside=torch.zeros(60, dtype=torch.bool))
+    assert (none == 0.5).all()
+
+
+def test_lifted_features_within_a_budget(make: Callable[..., Stage]) -> None:
+    roomy, tight = make(mode="lift"), make(mode="lift", lift_memory=1e-9)
+    scenes = []
+    for stage in (roomy, tight):
+        scenes.append(stage.begin())
+        assert stage.run(scenes[-1])
+    # The tiny CLIP has 16 dimensions, fewer than the least that are kept: the projection is a rotation.
+    assert scenes[0].axes.numel() == 0 and scenes[1].axes.shape == (16, 16)
+    found = [scene.relevancy(roomy.splats.means, ["red ball"]) for scene in scenes]
+    assert torch.allclose(*found, atol=2e-3)
+    with pytest.raises(InputError, match="lifted for 60 Gaussians, but the scene has 10"):
+        scenes[0].relevancy(splats(10).means, ["red ball"])
+
+
+def test_phrases_are_answered_without_the_encoder(make: Callable[..., Stage], models: Path, tmp_path: Path) -> None:
+    stage = make()
+    scene = stage.begin()
+    assert stage.run(scene)
+    found = reloaded(scene, tmp_path / "scene.pt")
+    found.about = replace(found.about, clip=str(tmp_path / "gone"))
+    assert torch.equal(found.relevancy(stage.splats.means, ["red ball"]), scene.relevancy(stage.splats.means, ["red ball"]))
+    with pytest.raises(InputError, match="gone is neither a folder"):
+        found.relevancy(stage.splats.means, ["something new"])
+    found.about = replace(found.about, clip=str(models / "other"))
+    with pytest.raises(InputError, match="mean nothing to the other"):
+        found.relevancy(stage.splats.means, ["something new"])
+
+
+def test_masked_pixels_teach_nothing(make: Callable[..., Stage]) -> None:
+    left = torch.zeros(30, 40, dtype=torch.bool)
+    left[:, :20] = True
+    features = {}
+    for name, mask in (("all", None), ("left", left)):
+        stage = make(cloud=Cloud(mask), mode="lift")
+        scene = stage.begin()
+        assert stage.run(scene)
+        features[name] = scene.features.float().norm(dim=-1) > 0
+    assert features["left"].sum() < features["all"].sum()
+
+
+def test_gaussians_that_no_photo_shows(make: Callable[..., Stage]) -> None:
+    away = splats()
+    away.means[:, 2] -= 100
+    stage = make(gaussians=away)
+    with pytest.raises(InputError, match="none of 60 Gaussians is in any of 3 photos"):
+        stage.run(stage.begin())
+    nothing = make(gaussians=splats(0))
+    with pytest.raises(InputError, match="no Gaussians"):
+        nothing.run(nothing.begin())
+
+
+def test_prompts() -> None:
+    assert parse_prompt(None) == parse_prompt("") == []
+    assert parse_prompt(" red  ball;wooden table ;; ") == ["red ball", "wooden table"]
+    for text, complaint in (
+        (" ; ;", "names nothing"),
+        ("x" * 10_000, "10000 characters"),
+        (";".join(["a"] * (MOST_PHRASES + 1)), "33 phrases"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            parse_prompt(text)
+    assert parse_prompt("x" * LONGEST_PHRASE) == ["x" * LONGEST_PHRASE]
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"refine_steps": -1}, "refine-steps -1"),
+        ({"warm_batch": 0}, "warm-batch 0"),
+        ({"gate": 1.5}, "gate 1.5"),
+        ({"negatives": ()}, "negatives are empty"),
+        ({"lift_memory": float("nan")}, "lift-memory nan"),
+        ({"clip": "no-such-model"}, "no-such-model is neither"),
+        ({"device": "tpu"}, "device tpu"),
+    ],
+)
+def test_settings_out_of_range(make: Callable[..., Stage], settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        make(**settings)

@@ -1,0 +1,124 @@
+"""Settings of the semantic stage, and the phrases that a scene is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vlmgs_ns.errors import InputError
+from vlmgs_ns.semantics.field import LITE, FieldConfig
+from vlmgs_ns.semantics.losses import LossWeights
+from vlmgs_ns.semantics.query import NEGATIVES
+
+Mode = Literal["warm", "fmgs", "lift"]
+
+MOST_PHRASES = 32
+"""Each is an output of every render."""
+LONGEST_PHRASE = 200
+"""Characters; text encoders read fewer than 80 tokens."""
+
+
+@dataclass
+class SemanticsConfig:
+    """The semantic field, built on the finished Gaussians. The defaults are FMGS' own where FMGS has them."""
+
+    enabled: bool = False
+    """Build it after the last iteration, so that the scene can be searched with words."""
+    mode: Mode = "warm"
+    """warm: fit the field to features lifted from the photos, then refine it on rendered maps; fmgs: train it on rendered maps
+    alone, as the paper does; lift: keep the lifted features themselves, no field and no training."""
+    sizes: FieldConfig = field(default_factory=FieldConfig)
+    """Hash grids and heads. The encoders say clip_dim and dino_dim, whatever is given here."""
+    clip: str = "auto"
+    """The image-text encoder: open_clip's name of an architecture, hf-hub:OWNER/NAME, or a folder. auto: ViT-B-16 where its
+    weights are on this machine, else the embedded tiny CLIP, which knows the embedded scenes only."""
+    clip_pretrained: str = "laion2b_s34b_b88k"
+    """open_clip's tag of the weights, or a file of weights; read for a name of an architecture, and for auto."""
+    dino: str = "auto"
+    """The dense encoder: a vision transformer's name on Hugging Face, or a folder. auto: facebook/dino-vits8 where its weights
+    are on this machine, else the embedded tiny one."""
+    dino_shorter_side: int = 500
+    """Pixels to which a photo's shorter side is scaled for the dense encoder; at most 240 for the embedded one."""
+    device: str = "auto"
+    """Where the encoders run; auto is CUDA where there is one."""
+    dtype: str = "auto"
+    """Precision of the encoders: float32, float16, bfloat16 or auto."""
+    negatives: tuple[str, ...] = NEGATIVES
+    """Phrases that a query has to beat."""
+    gate: float = 0.0
+    """Lifting: a view counts for a Gaussian that it shows at least this fraction as much as the best view does; 0: all count."""
+    robust_passes: int = 0
+    """Lifting: passes that take weight from views that disagree with the others."""
+    lift_memory: float = 2.0
+    """Gigabytes that lifted features may take; above, they are projected to fewer dimensions."""
+    warm_steps: int = 500
+    """warm: steps on lifted features, without rendering."""
+    warm_batch: int = 8192
+    """warm: Gaussians in each of those steps."""
+    refine_steps: int = 200
+    """warm: rendered steps after those, one photo each, with pixel alignment."""
+    steps: int = 2500
+    """fmgs: rendered steps without pixel alignment, one photo each."""
+    alignment_steps: int = 1700
+    """fmgs: rendered steps after those, with pixel alignment."""
+    render_size: int = 480
+    """Longer side in pixels of rendered maps, and at most half of the photo's."""
+    lr: float = 5e-3
+    """Learning rate of the first step (RAdam)."""
+    final_lr: float = 2e-3
+    """Learning rate of the last step, and of all that refine a warm start."""
+    weights: LossWeights = field(default_factory=LossWeights)
+    """Weights of the losses of rendered maps."""
+    seed: int = 42
+    """Of the field's first weights, and of the order of Gaussians and photos."""
+
+    def rendered_steps(self) -> tuple[int, int]:
+        """Steps on rendered maps, and how many of them are over before pixel alignment begins."""
+        if self.mode == "fmgs":
+            return self.steps + self.alignment_steps, self.steps
+        return (self.refine_steps, 0) if self.mode == "warm" else (0, 0)
+
+    def check(self) -> None:
+        """Raise InputError for a value out of range."""
+        counts = {name: getattr(self, name) for name in ("warm_steps", "refine_steps", "steps", "alignment_steps")}
+        for name, value in {**counts, "robust_passes": self.robust_passes}.items():
+            if value < 0:
+                raise InputError(f"--pipeline.model.semantics.{_flag(name)} {value} is negative; give 0 or more")
+        for name in ("warm_batch", "dino_shorter_side", "lift_memory", "render_size", "lr", "final_lr"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"--pipeline.model.semantics.{_flag(name)} {getattr(self, name)}: give more than 0")
+        if not 0 <= self.gate <= 1:
+            raise InputError(f"--pipeline.model.semantics.gate {self.gate} is no fraction; give a number from 0 to 1")
+        if not self.negatives or any(not phrase.strip() for phrase in self.negatives):
+            raise InputError("--pipeline.model.semantics.negatives are empty, but every query has to beat some; leave it out")
+
+
+LITE_SEMANTICS = SemanticsConfig(sizes=LITE, warm_steps=200, warm_batch=2048, refine_steps=40, steps=400, alignment_steps=200)
+"""For a laptop's CPU."""
+
+
+def parse_prompt(text: str | None) -> list[str]:
+    """The phrases of a prompt, in their order: what stands between semicolons. None or "": none.
+
+    Raises:
+        InputError: nothing but semicolons and spaces, too many phrases, or one that is too long for a text encoder.
+    """
+    if not text:
+        return []
+    phrases = [" ".join(phrase.split()) for phrase in text.split(";")]
+    phrases = [phrase for phrase in phrases if phrase]
+    if not phrases:
+        raise InputError(f'--prompt {text[:40]!r} names nothing; give phrases with semicolons between: "red ball; wooden table"')
+    if len(phrases) > MOST_PHRASES:
+        raise InputError(f"--prompt has {len(phrases)} phrases; give at most {MOST_PHRASES}, each is an output of every render")
+    longest = max(phrases, key=len)
+    if len(longest) > LONGEST_PHRASE:
+        raise InputError(
+            f"--prompt has a phrase of {len(longest)} characters ({longest[:40]}…); give at most {LONGEST_PHRASE}, and "
+            "semicolons between phrases"
+        )
+    return phrases
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")

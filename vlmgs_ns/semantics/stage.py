@@ -1,0 +1,319 @@
+"""The semantic stage: on finished, frozen Gaussians, from photos to a scene that words find things in.
+
+Feature maps of the photos → features lifted to the Gaussians → the field fitted to them → a few steps on rendered maps; or only
+some of these, by `SemanticsConfig.mode`. All chance comes from the seed and the number of the step, so that a stage that was
+stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlmgs_ns.errors import InputError
+from vlmgs_ns.progress import Report, bar
+from vlmgs_ns.rasterize import rasterization
+from vlmgs_ns.semantics.blend import Pinhole, Splats, blend_field
+from vlmgs_ns.semantics.cache import FeatureCache
+from vlmgs_ns.semantics.config import SemanticsConfig
+from vlmgs_ns.semantics.encoders import DinoEncoder, OpenClipEncoder
+from vlmgs_ns.semantics.features import FeatureMaps, Photo, feature_maps
+from vlmgs_ns.semantics.lifting import FeatureView, Lifted, Projection, fit_field, lift_features
+from vlmgs_ns.semantics.losses import SemanticLoss, semantic_loss
+from vlmgs_ns.semantics.scene import EMBEDDED, About, SceneSemantics, embedded
+
+CLIP, DINO = "ViT-B-16", "facebook/dino-vits8"
+"""FMGS' encoders."""
+TINY_SIDE = 240
+"""Shorter side in pixels of the pictures that the embedded DINO was trained on."""
+LEAST_DIMS = 32
+"""To which lifted features are projected at most."""
+
+
+class Views(Protocol):
+    """The photos that the stage learns from, with their cameras."""
+
+    def __len__(self) -> int: ...
+
+    def photo(self, index: int) -> Photo:
+        """[H, W, 3], uint8 or in [0, 1]."""
+
+    def camera(self, index: int) -> Pinhole:
+        """At the photo's size."""
+
+    def mask(self, index: int) -> Tensor | None:
+        """Pixels that count [H, W] bool; None: all."""
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Who looks at the photos."""
+
+    clip: OpenClipEncoder
+    dino: DinoEncoder
+    clip_model: str
+    """As `SceneSemantics` finds it again."""
+    message: str
+    """One line that says which they are, and why."""
+
+
+def choose_encoders(config: SemanticsConfig) -> Encoders:
+    """Those that were asked for; for `auto` FMGS' where their weights are on this machine, else the embedded tiny ones.
+
+    Raises:
+        InputError: a model that was asked for is not on this machine, or a device is not.
+    """
+    config.check()
+    options: dict[str, Any] = {"device": config.device, "dtype": config.dtype}
+    clip_model, dino_model = config.clip, config.dino
+    if clip_model == "auto":
+        clip_model = CLIP if _there(lambda: OpenClipEncoder(CLIP, config.clip_pretrained)) else EMBEDDED
+    if dino_model == "auto":
+        dino_model = DINO if _there(lambda: DinoEncoder(DINO)) else EMBEDDED
+    clip = OpenClipEncoder(embedded(clip_model), config.clip_pretrained, negatives=config.negatives, **options)
+    side = config.dino_shorter_side if dino_model != EMBEDDED else min(config.dino_shorter_side, TINY_SIDE)
+    dino = DinoEncoder(embedded(dino_model, "dino"), shorter_side=side, **options)
+    tiny = [name for name, model in (("CLIP", clip_model), ("DINO", dino_model)) if model == EMBEDDED]
+    names = [f"{kind} {name}" for kind, name in (("OpenCLIP", clip.name), ("DINO", dino.name)) if kind[-4:] not in tiny]
+    if tiny:
+        names.append(f"the embedded tiny {' and '.join(tiny)}, which know the embedded scenes and no other")
+    lacking = [
+        name for name, model, asked in ((CLIP, clip_model, config.clip), (DINO, dino_model, config.dino))
+        if asked == "auto" and model == EMBEDDED
+    ]  # fmt: skip
+    why = f" ({' and '.join(lacking)} not on this machine)" if lacking else ""
+    return Encoders(clip, dino, clip_model, f"Semantics: {config.mode}, {', '.join(names)}{why}, on {clip.device}")
+
+
+def _there(make: Callable[[], object]) -> bool:
+    try:
+        make()
+    except InputError:
+        return False
+    return True
+
+
+class _Stopped(Exception):
+    """Somebody wants the stage to stop."""
+
+
+@dataclass
+class Stage:
+    """One scene's semantic stage; nothing that it is given is changed."""
+
+    config: SemanticsConfig
+    encoders: Encoders
+    splats: Splats
+    views: Views
+    cache: FeatureCache
+    centre: Tensor  # [3] world
+    scale: float
+    """Radius of the scene's inner part, world units."""
+    phrases: Sequence[str] = ()
+    """Embedded and kept with the scene, so that it answers them where the encoder is not."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each part took."""
+
+    def __post_init__(self) -> None:
+        self.splats = self.splats.detached()
+
+    def about(self) -> About:
+        """How the scene will be made."""
+        config, clip, dino = self.config, self.encoders.clip, self.encoders.dino
+        sizes = replace(config.sizes, clip_dim=clip.dimension, dino_dim=dino.dimension)
+        free = ("enabled", "device", "dtype", "negatives", "clip", "clip_pretrained", "dino")
+        settings = {name: value for name, value in asdict(config).items() if name not in free}
+        settings |= {"saw": [clip.fingerprint, dino.fingerprint], "photos": len(self.views), "Gaussians": digest(self.splats)}
+        return About(
+            config.mode, sizes, self.encoders.clip_model, config.clip_pretrained, clip.fingerprint, tuple(config.negatives),
+            json.dumps(settings, sort_keys=True),
+        )  # fmt: skip
+
+    def begin(self, found: SceneSemantics | None = None) -> SceneSemantics:
+        """The scene to run on: `found`, if it was made in the same way from the same Gaussians and has come far enough to be
+        worth it; else a new one, the same each time."""
+        about = self.about()
+        if found is not None and found.about.settings == about.settings and (found.complete or found.step > 0):
+            found.about = about
+            return found
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.config.seed)
+            return SceneSemantics(about, self.centre.cpu(), self.scale).to(self.splats.means.device)
+
+    def run(self, scene: SceneSemantics, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Do what is left to do on what `begin` gave, with progress bars; whether nothing is left.
+
+        Args:
+            stop: asked after every photo and step; once it says yes, this returns, and a later run goes on from there.
+
+        Raises:
+            InputError: no Gaussians, or none that a photo shows; maps cannot be kept.
+        """
+        if len(self.splats) == 0:
+            raise InputError("the scene has no Gaussians to give a meaning to; train it first")
+        # Building the encoders draws numbers; training that goes on afterwards shall not notice.
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            return self._run(scene, stop)
+
+    def _run(self, scene: SceneSemantics, stop: Callable[[], bool]) -> bool:
+        scene.use(self.encoders.clip)
+        if not scene.complete:
+            try:
+                maps = self._look(stop)
+                if self.config.mode == "lift":
+                    scene.keep_lifted(self._lift("clip", maps, stop))
+                elif self.config.mode == "warm" and scene.step == 0:
+                    self._fit(scene, maps, stop)
+                self._train(scene, maps, stop)
+            except _Stopped:
+                return False
+            scene.finish(self.splats)
+        scene.embed([*self.phrases, *self.config.negatives])
+        return True
+
+    def _look(self, stop: Callable[[], bool]) -> FeatureMaps:
+        dino = None if self.config.mode == "lift" else self.encoders.dino
+        with self._part("Looking at photos", len(self.views), stop) as report:
+            return feature_maps(_Photos(self.views), self.encoders.clip, dino, self.cache, report)
+
+    def _lift(self, kind: str, maps: FeatureMaps, stop: Callable[[], bool]) -> Lifted:
+        """CLIP or DINO features of all Gaussians, projected where there would be too much of them."""
+
+        def views() -> Iterator[FeatureView]:
+            ones = self.splats.means.new_ones(len(self.splats), 1)
+            for index in range(len(self.views)):
+                camera = self.views.camera(index)
+                _, _, info = rasterization(
+                    self.splats.means, self.splats.quats, self.splats.scales, self.splats.opacities, ones,
+                    camera.viewmat[None], camera.K[None], camera.width, camera.height,
+                )  # fmt: skip
+                yield FeatureView(info, _map(maps, kind, index), self.views.mask(index))
+
+        channels = (self.encoders.clip if kind == "clip" else self.encoders.dino).dimension
+        affordable = int(self.config.lift_memory * 1e9 / (4 * len(self.splats)))
+        projection = None
+        if affordable < channels:
+            dims = min(channels, max(LEAST_DIMS, affordable))
+            projection = Projection.fit((_map(maps, kind, index) for index in range(len(maps))), dims)
+        passes = 1 + (self.config.gate > 0) + self.config.robust_passes
+        with self._part(f"Lifting {kind.upper()} features", passes * len(self.views), stop) as report:
+            lifted = lift_features(
+                views, projection=projection, gate=self.config.gate, robust_passes=self.config.robust_passes, progress=report
+            )
+        if not bool(lifted.seen.any()):
+            raise InputError(
+                f"none of {len(self.splats)} Gaussians is in any of {len(self.views)} photos: do they belong to them, and "
+                "are they in their coordinates? (--load-ply-frame)"
+            )
+        return lifted
+
+    def _fit(self, scene: SceneSemantics, maps: FeatureMaps, stop: Callable[[], bool]) -> None:
+        """The warm start."""
+        clip, dino = self._lift("clip", maps, stop), self._lift("dino", maps, stop)
+        config = self.config
+        assert scene.field is not None
+        with self._part("Fitting the field", config.warm_steps, stop) as report:
+            fit_field(
+                scene.field, self.splats.means, clip, dino, steps=config.warm_steps, batch=config.warm_batch, lr=config.lr,
+                final_lr=config.final_lr, generator=torch.Generator().manual_seed(config.seed), progress=report,
+            )  # fmt: skip
+
+    def _train(self, scene: SceneSemantics, maps: FeatureMaps, stop: Callable[[], bool]) -> None:
+        """Steps on rendered maps, one photo each."""
+        total, unaligned = self.config.rendered_steps()
+        if scene.field is None or total == 0:
+            return
+        optimizer = torch.optim.RAdam(scene.field.parameters(), lr=self.config.lr, eps=1e-15, weight_decay=1e-9)
+        if scene.moments is not None:
+            optimizer.load_state_dict(scene.moments)
+        try:
+            with self._part("Training the field on renders", total, stop) as report:
+                for step in range(scene.step, total):
+                    for group in optimizer.param_groups:
+                        group["lr"] = self._rate(step, total)
+                    optimizer.zero_grad()
+                    loss = self._loss(scene, maps, step, aligned=step >= unaligned)
+                    loss.total.backward()  # type: ignore[no-untyped-call]
+                    torch.nn.utils.clip_grad_norm_(scene.field.parameters(), 1.0)
+                    optimizer.step()
+                    scene.step = step + 1
+                    scene.moments = optimizer.state_dict()
+                    report(step + 1, f"loss {float(loss.total.detach()):.4f}")
+        finally:
+            optimizer.zero_grad()
+
+    def _rate(self, step: int, total: int) -> float:
+        first, last = self.config.lr, self.config.final_lr
+        return last if self.config.mode == "warm" else first * (last / first) ** (step / max(1, total - 1))
+
+    def _loss(self, scene: SceneSemantics, maps: FeatureMaps, step: int, aligned: bool) -> SemanticLoss:
+        epoch, turn = divmod(step, len(self.views))
+        order = torch.randperm(len(self.views), generator=torch.Generator().manual_seed(self.config.seed + epoch))
+        index = int(order[turn])
+        full = self.views.camera(index)
+        factor = min(0.5, self.config.render_size / max(full.width, full.height))
+        camera = full.resized(max(1, round(full.width * factor)), max(1, round(full.height * factor)))
+        assert scene.field is not None
+        clip, dino, _ = blend_field(scene.field, self.splats, camera)
+        targets = [_resized(_map(maps, kind, index).to(clip), camera) for kind in ("clip", "dino")]
+        mask = self.views.mask(index)
+        if mask is not None:
+            mask = _resized(mask[..., None].float(), camera)[..., 0] > 0.5
+        weights = self.config.weights if aligned else replace(self.config.weights, alignment=0.0)
+        return semantic_loss(clip, targets[0], dino, targets[1], mask, weights)
+
+    @contextmanager
+    def _part(self, label: str, total: int, stop: Callable[[], bool]) -> Iterator[Report]:
+        """A progress bar at which the stage can be stopped, and a clock."""
+        start = time.monotonic()
+        with bar(label, total) as shown:
+
+            def report(done: int, note: str = "") -> None:
+                shown(done, note)
+                if stop():
+                    raise _Stopped
+
+            yield report
+        self.seconds[label] = round(time.monotonic() - start, 2)
+
+
+class _Photos(Sequence[Photo]):
+    """Photos alone, each read when it is asked for."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._views.photo(index)
+
+
+def digest(splats: Splats) -> str:
+    """Of every bit of the Gaussians."""
+    found = hashlib.blake2b(digest_size=8)
+    for values in (splats.means, splats.quats, splats.scales, splats.opacities):
+        found.update(values.detach().contiguous().cpu().numpy().data)
+    return found.hexdigest()
+
+
+def _map(maps: FeatureMaps, kind: str, index: int) -> Tensor:  # [h, w, D] float32
+    return torch.tensor(getattr(maps[index], kind)).float()
+
+
+def _resized(
+    values: Tensor,  # [h, w, D]
+    camera: Pinhole,
+) -> Tensor:  # [H, W, D]
+    size = (camera.height, camera.width)
+    return F.interpolate(values.movedim(-1, 0)[None], size=size, mode="bilinear", align_corners=False)[0].movedim(0, -1)
