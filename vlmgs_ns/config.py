@@ -102,6 +102,7 @@ vlm_fastgs_lite = MethodSpecification(
             reset_alpha_every=1000,
             cull_alpha_thresh=0.1,
             importance_thresh=10.0,
+            guidance=GuidanceConfig(seeds=500),
             semantics=LITE_SEMANTICS,
         ),
         max_image_size=300,

@@ -42,38 +42,15 @@ def uniform_points(
 
 
 def ray_points(
-    gaps: Tensor,  # [H, W] bool: pixels to fill
-    depths: Tensor,  # [H, W] z-depth of the surroundings, world units; NaN where there are none
-    behind: float,
-    photo: Tensor,  # [H, W, 3] in [0, 1]
+    pixels: Tensor,  # [P, 2] row, column
+    depth: Tensor,  # [P] z-depth, world units
     K: Tensor,  # [3, 3] pixels
     camera_to_world: Tensor,  # [4, 4] OpenCV axes
-    count: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Points for the pixels of a view that nothing covers: along their rays, at the depth of the nearest known surroundings.
-
-    At most `count`, evenly over the gaps, each as large as its share of them. Without any known depth they lie `behind`.
-
-    Returns:
-        Means [M, 3] world, colours [M, 3] of the photo, sizes [M] (standard deviations, world units).
-    """
-    rows, columns = torch.nonzero(gaps, as_tuple=True)
-    stride = max(1, math.ceil(len(rows) / max(1, count)))
-    start = (stride - 1) // 2
-    rows, columns = rows[start::stride][:count], columns[start::stride][:count]
-    known = torch.nonzero(depths.isfinite())
-    if len(known):
-        from scipy.spatial import cKDTree
-
-        nearest = cKDTree(known.cpu().numpy()).query(torch.stack([rows, columns], dim=1).cpu().numpy())[1]
-        at = known[torch.from_numpy(nearest).to(known.device)]
-        depth = depths[at[:, 0], at[:, 1]]
-    else:
-        depth = torch.full((len(rows),), behind, device=photo.device)
-    x = (columns + 0.5 - K[0, 2]) / K[0, 0] * depth
-    y = (rows + 0.5 - K[1, 2]) / K[1, 1] * depth
-    means = torch.stack([x, y, depth], dim=1) @ camera_to_world[:3, :3].T + camera_to_world[:3, 3]
-    return means, photo[rows, columns], 0.5 * math.sqrt(stride) * depth / K[0, 0]
+) -> Tensor:  # [P, 3]
+    """Points in the world that pixels show at a depth: through the pixels' centres."""
+    x = (pixels[:, 1] + 0.5 - K[0, 2]) / K[0, 0] * depth
+    y = (pixels[:, 0] + 0.5 - K[1, 2]) / K[1, 1] * depth
+    return torch.stack([x, y, depth], dim=1) @ camera_to_world[:3, :3].T + camera_to_world[:3, 3]
 
 
 def ambient_shell(

@@ -35,6 +35,8 @@ class Round:
     pruned: int = 0
     focused: int = 0
     """Births among those that guidance chose."""
+    planted: int = 0
+    """Gaussians that guidance planted since the round before."""
     doomed: int = 0
     """Pruned because guidance judged them false."""
     refused: int = 0
@@ -97,7 +99,7 @@ class FastGSStrategy(DefaultStrategy):
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """State with `scene_scale`, the scene's extent in world units; per-Gaussian tensors appear at the first step."""
         state = super().initialize_state(scene_scale=scene_scale)
-        ours = ("absgrad2d", "importance", "pruning", "protected_until", "focus", "doomed", "guided")
+        ours = ("absgrad2d", "importance", "pruning", "protected_until", "focus", "doomed", "guided", "planted")
         return {**state, **dict.fromkeys(ours)}
 
     def _update_state(self, params: Params, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
@@ -207,11 +209,13 @@ class FastGSStrategy(DefaultStrategy):
     ) -> None:
         clone, divide, priority = self._candidates(params, state, has_scores)
         if state["focus"] is not None:
-            # guidance says where, not how many: births elsewhere make room for those in focus
+            # guidance says where, not how many: births elsewhere make room for those in focus and for what was planted
             asked = int((clone | divide).sum())
-            focused = self._grow_focused(params, optimizers, state, report, has_scores, round(self.focus_growth * asked))
+            report.planted, state["planted"] = state["planted"] or 0, None
+            allowed = max(0, round(self.focus_growth * asked) - report.planted)
+            focused = self._grow_focused(params, optimizers, state, report, has_scores, allowed)
             clone, divide, priority = self._candidates(params, state, has_scores)
-            chosen = keep_highest(clone | divide, priority, max(0, asked - focused))
+            chosen = keep_highest(clone | divide, priority, max(0, asked - focused - report.planted))
             clone, divide = clone & chosen, divide & chosen
         self.grow(params, optimizers, state, clone, divide, priority, report)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from vlmgs_ns.atomic import replacing
@@ -13,6 +14,8 @@ from vlmgs_ns.guidance.question import Answer, Backend, Question
 
 class ReplyMemory:
     """One small JSON file per reply in a folder, named by the hash of the backend's fingerprint, the prompt and the pictures.
+
+    Beside the reply it holds its details: what the numbers of a reply count depends on the size that the model saw.
 
     Failures are not kept. A damaged file is discarded with a warning; where the folder cannot be written, nothing is kept.
     """
@@ -24,16 +27,18 @@ class ReplyMemory:
         """The reply to the same question from the same backend, if it is known."""
         path = self._path(backend, question)
         try:
-            text = json.loads(path.read_text(encoding="utf-8"))["text"]
-            if not isinstance(text, str):
-                raise TypeError(f"text is {type(text).__name__}")
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            text, details = kept["text"], kept["details"]
+            if not isinstance(text, str) or not isinstance(details, dict):
+                raise TypeError(f"text is {type(text).__name__}, details {type(details).__name__}")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"{path}: this kept reply is damaged ({error}); it is discarded and asked for again", stacklevel=2)
-            path.unlink(missing_ok=True)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            warnings.warn(f"{path}: this kept reply is damaged ({error!r}); it is discarded and asked for again", stacklevel=2)
+            with suppress(OSError):
+                path.unlink()
             return None
-        return Answer(text, details={"remembered": True})
+        return Answer(text, details={**details, "remembered": True})
 
     def keep(self, backend: Backend, question: Question, answer: Answer) -> None:
         """Remember a reply."""
@@ -43,8 +48,9 @@ class ReplyMemory:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(path) as partial:
-                partial.write_text(json.dumps({"backend": backend.name, "text": answer.text}), encoding="utf-8")
-        except OSError as error:
+                kept = {"backend": backend.name, "text": answer.text, "details": answer.details}
+                partial.write_text(json.dumps(kept), encoding="utf-8")
+        except (OSError, ValueError, TypeError) as error:
             warnings.warn(f"{path}: replies cannot be kept ({error}); the run goes on without", stacklevel=2)
 
     def _path(self, backend: Backend, question: Question) -> Path:

@@ -14,7 +14,7 @@ from vlmgs_ns.guidance.novel_views import clearance_from_depth, novel_viewpoints
 from vlmgs_ns.guidance.prompts import prompt
 from vlmgs_ns.guidance.question import Backend, Evidence, Phase, Question
 from vlmgs_ns.guidance.schedule import choose_views
-from vlmgs_ns.guidance.studio import Shot, Studio, Viewpoint
+from vlmgs_ns.guidance.studio import Shot, Studio, Viewpoint, nearest
 
 NEIGHBOURS = 3
 """Photos that a novel view is compared with."""
@@ -102,10 +102,8 @@ def _unseen(count: int, step: int, studio: Studio, cameras: list[Viewpoint]) -> 
 
 def _disagreement(viewpoint: Viewpoint, shot: Shot, studio: Studio, cameras: list[Viewpoint]) -> NDArray[np.float32]:
     """Between the render and the photos taken nearest to it."""
-    place = viewpoint.camera_to_world[:, 3]
-    nearest = sorted(cameras, key=lambda camera: float((camera.camera_to_world[:, 3] - place).norm()))[:NEIGHBOURS]
     neighbours = []
-    for camera in nearest:
+    for camera in nearest(cameras, viewpoint, NEIGHBOURS):
         seen = studio.shoot(camera)
         depth = torch.where(seen.coverage > 0.5, seen.depth, torch.full_like(seen.depth, torch.nan))
         neighbours.append(Neighbour(studio.photo(camera), camera.K, camera.opencv, depth))

@@ -49,11 +49,11 @@ class Record:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "rounds.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(summary(round_, backend, effect), default=str) + "\n")
+                file.write(json.dumps(summary(round_, backend, effect), default=str, allow_nan=False) + "\n")
             if self.pictures:
                 for k, regions in enumerate(round_.regions or []):
                     self._draw(round_, k, regions.boxes, inverted)
-        except OSError as error:
+        except (OSError, ValueError, TypeError) as error:
             warnings.warn(
                 f"{self.folder}: this round of guidance could not be recorded ({error}); training goes on", stacklevel=2
             )

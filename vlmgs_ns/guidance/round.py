@@ -53,10 +53,14 @@ class Round:
 
 
 def read(answer: Answer, question: Question, backend: Backend) -> ViewRegions:
-    """The regions that an answer names, within the limits of its phase."""
+    """The regions that an answer names, within the limits of its phase.
+
+    Pixels are those of the picture as the model saw it: what the answer's details hold as "seen_size", else the question's.
+    """
     if answer.text is None:
         return ViewRegions(answer, notes=(answer.error or "no reply",))
     height, width = question.pictures[0].shape[:2]
+    width, height = answer.details.get("seen_size", (width, height))
     reply = parse(answer.text, backend.coordinates, width, height)
     boxes, clipped = limit(reply.boxes, LIMITS[question.phase])
     notes = [f"{reply.dropped} of the boxes were not valid"] if reply.dropped else []
@@ -89,37 +93,34 @@ class Worker:
         self._thread = threading.Thread(target=self._run, args=(round_,), daemon=True, name="guidance")
         self._thread.start()
 
-    def collect(self, wait: bool = False) -> Round | None:
-        """The round that was begun, once it is done; None while it runs or where none was begun."""
+    def collect(self, wait: float | None = 0.0) -> Round | None:
+        """The round that was begun, once it is done, for which it waits so many seconds (None: as long as it takes).
+
+        None while it runs or where none was begun.
+        """
         if self._round is None or self._thread is None:
             return None
-        if wait:
-            self._thread.join()
+        self._thread.join(wait)
         if self._thread.is_alive():
             return None
         done, self._round, self._thread = self._round, None, None
         return done
 
-    def release(self, timeout: float = 5.0) -> None:
-        """Give the backend's memory back, after a short wait for a round that still runs; its answer is dropped."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-            if self._thread.is_alive():
-                return  # a daemon: the process may end without it
-        self._round = self._thread = None
-        self.backend.release()
+    def release(self) -> None:
+        """Give the backend's memory back, unless a round still runs: it is a daemon, the process may end without it."""
+        if not self.busy:
+            self.backend.release()
 
     def _run(self, round_: Round) -> None:
         began = time.perf_counter()
         try:
             answers = self._ask(round_.questions)
-        except Exception as error:  # a backend must not raise, but a run must not depend on that
-            answers = [Answer(None, f"{type(error).__name__}: {error}")] * len(round_.questions)
-        regions = []
-        for answer, question in zip(answers, round_.questions, strict=True):
-            regions.append(read(answer, question, self.backend))
+            pairs = zip(answers, round_.questions, strict=True)
+            round_.regions = [read(answer, question, self.backend) for answer, question in pairs]
+        except (Exception, SystemExit) as error:  # a backend must not raise, but a run must not depend on that
+            failure = Answer(None, f"{type(error).__name__}: {error}")
+            round_.regions = [read(failure, question, self.backend) for question in round_.questions]
         round_.seconds = time.perf_counter() - began
-        round_.regions = regions
 
     def _ask(self, questions: list[Question]) -> list[Answer]:
         """Answers from memory where it has them, else from the backend."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 
 from vlmgs_ns.guidance.backends.choose import BackendSettings
 from vlmgs_ns.guidance.question import Phase
 from vlmgs_ns.schedule import Steps
+
+
+PHASES: tuple[Phase, ...] = get_args(Phase)
+"""In the order in which rounds that fall due together are begun."""
 
 
 @dataclass
@@ -56,8 +61,9 @@ class GuidanceConfig(BackendSettings):
     """Births that regions may choose in a densification, as a multiple of those that FastGS alone would have had."""
     prune_protection: Steps = 0.1
     """Iterations, or fraction of the run, for which what a region added is not pruned."""
-    seed_background: bool = True
-    """Where the background has no Gaussian to densify, phase 2 plants new ones along the pixels' rays, coloured by the photo."""
+    seeds: int = 2000
+    """The most new Gaussians that a photo's region is given where the render is wrong, at the depth on which neighbouring photos
+    agree, and in gaps of the background at the depth of their surroundings; they count as births. 0: none."""
     blocking: bool = False
     """Wait for each answer, so that runs repeat exactly; else training goes on and the answer is used when it is there."""
     picture_size: int = 640
@@ -76,8 +82,11 @@ class GuidanceConfig(BackendSettings):
 
     def due(self, step: int) -> list[Phase]:
         """Phases of which a round starts at this step (of a config whose schedule is resolved to iterations)."""
-        phases: tuple[Phase, ...] = ("detail", "background", "novel", "compare")
-        return [name for name in phases if self.enabled and self.phase(name).is_due(step)]
+        return [name for name in PHASES if self.enabled and self.phase(name).is_due(step)]
+
+    def last_step(self) -> int:
+        """The step from which on no round is due any more (of a config whose schedule is resolved to iterations)."""
+        return max((int(self.phase(name).end) for name in PHASES if self.enabled and self.phase(name).enabled), default=0)
 
 
 def choose_views(phase: Phase, count: int, photos: int, step: int) -> list[int]:

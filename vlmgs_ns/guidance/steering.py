@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlmgs_ns.densify.seeding import ray_points
 from vlmgs_ns.densify.strategy import Round as Densification
-from vlmgs_ns.guidance.focus import UNSEEN, TracedView, focus, seen_mass
+from vlmgs_ns.guidance.focus import UNSEEN, WITNESSES, TracedView, focus, seen_mass
 from vlmgs_ns.guidance.memory import ReplyMemory
+from vlmgs_ns.guidance.planting import plant
 from vlmgs_ns.guidance.question import Backend
 from vlmgs_ns.guidance.questions import pixels, survey
 from vlmgs_ns.guidance.record import Record
@@ -28,10 +28,8 @@ from vlmgs_ns.guidance.round import Round, Worker
 from vlmgs_ns.guidance.schedule import GuidanceConfig, choose_views
 from vlmgs_ns.guidance.studio import Studio, Viewpoint
 
-GAP = 0.5
-"""A pixel of the background has no Gaussian that could be densified where its coverage is below this part of what most of the
-view has: after a reset of the opacities everything is faint, but nothing is missing."""
-
+PATIENCE = 5.0
+"""Seconds that the end of a run waits for a round that is still out."""
 
 @dataclass
 class Tally:
@@ -66,7 +64,7 @@ class Steering:
         self._failed_in_a_row = 0
         self._paused = False
         self._unrecorded: tuple[Round, dict[str, Any]] | None = None
-        self._last_step = max(int(config.phase(name).end) for name in ("detail", "background", "novel", "compare"))  # type: ignore[arg-type]
+        self._released = False
 
     def step(self, step: int, studio: Studio, state: dict[str, Any]) -> None:
         """Use an answer that has come, and begin the rounds that are due at `step`; `state` is the strategy's."""
@@ -77,8 +75,9 @@ class Steering:
                 continue
             self._begin(phase, step, studio)
             if self.config.blocking:
-                self._use(self.worker.collect(wait=True), studio, state)
-        if step >= self._last_step and not self.worker.busy:
+                self._use(self.worker.collect(wait=None), studio, state)
+        if step >= self.config.last_step() and not self.worker.busy and not self._released:
+            self._released = True
             self.worker.release()
 
     def densified(self, report: Densification) -> None:
@@ -89,9 +88,12 @@ class Steering:
             self._write(round_, {**effect, "added": report.focused, "refused": report.refused, "doomed": report.doomed})
 
     def close(self) -> None:
-        """The run is over: record what is left and give the backend's memory back."""
+        """The run is over: record what is left, wait shortly for a round that is still out, and give the backend's memory back."""
         if self._unrecorded is not None:
             self._write(*self._unrecorded)
+        late = self.worker.collect(wait=PATIENCE)
+        if late is not None:
+            self._write(late, {"selected": 0, "late": True})
         self.worker.release()
 
     def get_state(self) -> dict[str, Any]:
@@ -152,11 +154,12 @@ class Steering:
         """Leave the round's wishes in the strategy's state; what was wished."""
         schedule = self.config.phase(done.phase)
         meant = self._meant(done)
-        planted = (
-            self._fill(meant, schedule.max_points, studio) if done.phase == "background" and self.config.seed_background else 0
-        )
+        planted = self._plant(done, meant, studio)
+        state["planted"] = (state.get("planted") or 0) + planted
         self.tally.added += planted
-        weights = focus((TracedView(studio.shoot(point).info, pixels_) for point, pixels_ in meant), schedule.max_points)
+        views = (TracedView(studio.shoot(point).info, pixels_) for point, pixels_ in meant)
+        # a floater may be seen from a single new viewpoint
+        weights = focus(views, schedule.max_points, witnesses=1 if done.phase == "novel" else WITNESSES)
         if len(weights) == 0:
             return {"selected": 0, "planted": planted}
         doomed = torch.zeros_like(weights, dtype=torch.bool)
@@ -165,6 +168,8 @@ class Steering:
             weights = torch.where(doomed, torch.zeros_like(weights), weights)
         if state.get("focus") is not None:
             weights = torch.maximum(weights, state["focus"])
+        if state.get("doomed") is not None:
+            doomed = doomed | (state["doomed"] > 0)
         state["focus"], state["doomed"] = weights, doomed.float()
         return {"selected": int((weights > 0).sum()), "planted": planted, "floaters": int(doomed.sum())}
 
@@ -179,16 +184,12 @@ class Steering:
             meant.append((point, ~inside if done.phase == "background" else inside))
         return meant
 
-    def _fill(self, meant: list[tuple[Viewpoint, Tensor]], max_points: int, studio: Studio) -> int:
-        """Plant Gaussians where the background has none that could be densified; how many."""
+    def _plant(self, done: Round, meant: list[tuple[Viewpoint, Tensor]], studio: Studio) -> int:
+        """Plant Gaussians where regions of photos' views ask for something that is not there; how many."""
         planted = 0
-        for point, background in meant:
-            shot = studio.shoot(point)
-            gaps = background & (shot.coverage < GAP * shot.coverage.quantile(0.9))
-            behind = float((studio.centre() - point.camera_to_world[:, 3].cpu()).norm()) + studio.extent()
-            depths = torch.where(background & ~gaps, shot.depth, torch.full_like(shot.depth, torch.nan))
-            seeds = ray_points(gaps, depths, behind, studio.photo(point), point.K, point.opencv, max_points // len(meant))
-            planted += studio.plant(*seeds)
+        for point, region in meant if self.config.seeds > 0 else ():
+            if point.photo is not None:
+                planted += plant(point, region, self.config.seeds, studio, done.step, done.phase == "background")
         return planted
 
     def _in_no_photo(

@@ -71,3 +71,14 @@ class Studio(Protocol):
 
     def plant(self, means: Tensor, colors: Tensor, sizes: Tensor) -> int:
         """Add round Gaussians ([M, 3] world, [M, 3] in [0, 1], [M] world units) as far as the budget allows; how many."""
+
+
+def nearest(
+    cameras: list[Viewpoint],
+    viewpoint: Viewpoint,
+    count: int,
+) -> list[Viewpoint]:
+    """The cameras that stand nearest to a viewpoint, other than those at its very place."""
+    place = viewpoint.camera_to_world[:, 3]
+    away = [(float((camera.camera_to_world[:, 3] - place).norm()), k) for k, camera in enumerate(cameras)]
+    return [cameras[k] for distance, k in sorted(away) if distance > 0][:count]
