@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -353,7 +354,7 @@ def test_a_round_scores_gaussians_with_the_training_photos() -> None:
             asked.append(count)
             yield view, {"image": photo}
 
-        return sample
+        return SimpleNamespace(sample_training_views=sample)
 
     model.training_views = views(render)
     assert model._score_gaussians().importance.sum() == 0

@@ -509,7 +509,9 @@ class VlmFastGSModel(SplatfactoModel):
         if region is not None and self.training:
             photo = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
             inside = interpolate(region[None, None].float(), outputs["rgb"].shape[:2])[0, 0, ..., None]
-            weight = self.config.guidance.target_weight - 1
+            if "mask" in batch:
+                inside = inside * self._downscale_if_required(batch["mask"]).to(inside)
+            weight = (1 - self.config.ssim_lambda) * (self.config.guidance.target_weight - 1)
             losses["targeted"] = weight * (inside * (outputs["rgb"] - photo).abs()).mean()
         return losses
 

@@ -46,6 +46,7 @@ class ModelStudio:
         self.model = model
         self.views = views
         self.picture_size = picture_size
+        self._planted = 0
 
     def viewpoints(self) -> list[Viewpoint]:
         """Of all training photos, poses as they are before camera optimisation."""
@@ -99,11 +100,15 @@ class ModelStudio:
         colors: Tensor,  # [M, 3]
         sizes: Tensor,  # [M]
     ) -> int:
-        """Add round, faint Gaussians, protected from pruning, as far as the budget allows; how many."""
+        """Add round, faint Gaussians, protected from pruning, as far as the budget allows; how many.
+
+        None after the last birth, and by one studio no more than one densification may add.
+        """
         model, config = self.model, self.model.config
-        count = max(0, min(len(means), config.max_gaussians - len(model.means), config.max_new_per_round))
-        if count == 0:
+        count = min(len(means), config.max_gaussians - len(model.means), config.max_new_per_round - self._planted)
+        if count <= 0 or model.step >= int(config.stop_split_at):
             return 0
+        self._planted += count
         rest = model.gauss_params["features_rest"]
         values: dict[str, Any] = {
             "means": means[:count],

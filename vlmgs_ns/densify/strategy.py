@@ -52,7 +52,7 @@ class FastGSStrategy(DefaultStrategy):
     Beside gsplat's, the state holds per Gaussian: `absgrad2d` (running sum), `importance` and `pruning` (scores of the last
     round) and `protected_until` (the step before which it is not pruned). Guidance leaves its wishes in `focus` ([N] in [0, 1],
     what to densify) and `doomed` ([N], 1: what to prune); the next round fulfils them, clears both, and
-    keeps the focus as `guided`, to be looked at.
+    keeps the focus as `guided`, to be looked at. `final_count` is the count after the last birth.
     """
 
     prune_opa: float = 0.005
@@ -145,7 +145,9 @@ class FastGSStrategy(DefaultStrategy):
                 self._densify(params, optimizers, state, step, scorer)
             if self._is_reset(step):
                 reset_opa(params, optimizers, state, value=self.reset_opacity)
-        elif state.get("focus") is not None or self._is_final_round(step):
+            return
+        state.setdefault("final_count", len(params["means"]))
+        if state.get("focus") is not None or self._is_final_round(step):
             self._final_round(params, optimizers, state, step, scorer)
 
     def _is_round(self, step: int) -> bool:
@@ -254,7 +256,7 @@ class FastGSStrategy(DefaultStrategy):
         if has_scores and self.consistent_growth:
             candidates &= state["importance"] > 0
         births = max(1, self.focus_factor - 1)
-        places = min(allowed, self.max_new_per_round, self.max_gaussians - len(focus)) // births
+        places = min(allowed, self.max_new_per_round - report.planted, self.max_gaussians - len(focus)) // births
         chosen = keep_highest(candidates, focus.double() * (1 + state["importance"].double()), places)
         theirs = multiply(params, optimizers, state, chosen, ~self._is_small(params, state), self.focus_factor)
         state["protected_until"][theirs] = report.step + self.focus_protection
@@ -283,7 +285,7 @@ class FastGSStrategy(DefaultStrategy):
         report: Round,
     ) -> None:
         """Clone and split (each adds one Gaussian) the candidates of highest priority that the budget allows."""
-        places = min(self.max_new_per_round - report.focused, self.max_gaussians - len(clone))
+        places = min(self.max_new_per_round - report.focused - report.planted, self.max_gaussians - len(clone))
         wanted = clone | divide
         chosen = keep_highest(wanted, priority, places)
         clone, divide = clone & chosen, divide & chosen & ~clone
@@ -319,8 +321,7 @@ class FastGSStrategy(DefaultStrategy):
         report.pruned = self._remove(params, optimizers, state, candidates | doomed)
         if state["focus"] is not None:
             # births take the places of what was pruned since they ended, so that the count is never above what it was then
-            late = [r for r in self.history if r.step >= self.refine_stop_iter] + [report]
-            allowed = sum(r.pruned - r.focused for r in late)
+            allowed = state["final_count"] - len(params["means"])
             self._grow_focused(params, optimizers, state, report, scorer is not None, allowed)
         report.count = len(params["means"])
         self.history.append(report)

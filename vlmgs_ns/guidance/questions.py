@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vlmgs_ns.guidance.backends.pictures import SQUARE, seen_size
 from vlmgs_ns.guidance.disagreement import Neighbour, disagreement
 from vlmgs_ns.guidance.novel_views import clearance_from_depth, novel_viewpoints
 from vlmgs_ns.guidance.prompts import prompt
@@ -48,11 +49,13 @@ def survey(
     step: int,
     studio: Studio,
     backend: Backend,
+    max_image_size: int,
     earlier: dict[int, NDArray[np.uint8]],
 ) -> Survey:
     """Render the views of a round and put the phase's question about each.
 
     Args:
+        max_image_size: longer side to which a backend with a model shrinks pictures; the prompt says what it then sees.
         earlier: renders of photos' views in an earlier state, by the photo's index; those of another size are ignored.
     """
     cameras = studio.viewpoints()
@@ -78,7 +81,8 @@ def survey(
             disagreement=_disagreement(viewpoint, shot, studio, cameras) if phase == "novel" else None,
             subject=viewpoint.project(studio.centre()),
         )
-        text = prompt(phase, backend.coordinates, viewpoint.width, viewpoint.height)
+        seen = seen_size(viewpoint.width, viewpoint.height, max_image_size, SQUARE[backend.coordinates])
+        text = prompt(phase, backend.coordinates, *seen)
         questions.append(Question(phase, text, tuple(pictures), evidence))
     return Survey(questions, viewpoints)
 

@@ -31,6 +31,7 @@ from vlmgs_ns.guidance.studio import Studio, Viewpoint
 PATIENCE = 5.0
 """Seconds that the end of a run waits for a round that is still out."""
 
+
 @dataclass
 class Tally:
     """What guidance has done so far, for curves."""
@@ -76,7 +77,8 @@ class Steering:
             self._begin(phase, step, studio)
             if self.config.blocking:
                 self._use(self.worker.collect(wait=None), studio, state)
-        if step >= self.config.last_step() and not self.worker.busy and not self._released:
+        over = self._paused or step >= self.config.last_step()
+        if over and not self.worker.busy and not self._released:
             self._released = True
             self.worker.release()
 
@@ -88,7 +90,7 @@ class Steering:
             self._write(round_, {**effect, "added": report.focused, "refused": report.refused, "doomed": report.doomed})
 
     def close(self) -> None:
-        """The run is over: record what is left, wait shortly for a round that is still out, and give the backend's memory back."""
+        """The run is over: record what is left, wait shortly for a round still out, and give the backend's memory back."""
         if self._unrecorded is not None:
             self._write(*self._unrecorded)
         late = self.worker.collect(wait=PATIENCE)
@@ -116,7 +118,8 @@ class Steering:
     @torch.no_grad()
     def _begin(self, phase: Any, step: int, studio: Studio) -> None:
         schedule = self.config.phase(phase)
-        asked = survey(phase, schedule.views, step, studio, self.worker.backend, self._earlier)
+        backend, max_size = self.worker.backend, self.config.max_image_size
+        asked = survey(phase, schedule.views, step, studio, backend, max_size, self._earlier)
         if phase == "detail":
             self._remember(step + max(1, int(schedule.every)), schedule.views, studio)
         if not asked.questions:
