@@ -92,6 +92,8 @@ class VlmFastGSTrainer(Trainer):
             self._resumed = {"step": PLY_STEP, "optimizers": {}, "schedulers": {}, "scalers": self.grad_scaler.state_dict()}
         model: Any = self.config.pipeline.model
         model.run_length = self._run_length(model.run_length)
+        if self.config.max_num_iterations == 0:
+            self.config.logging.local_writer.enable = False  # its table divides by the number of iterations
         super().setup(test_mode)
         place = self.pipeline.datamanager.cache_place()  # type: ignore[attr-defined, operator]
         if self.local_rank == 0:
@@ -223,9 +225,7 @@ class VlmFastGSTrainer(Trainer):
         """A checkpoint's Gaussians from --load-ply, in the coordinates and with the harmonics of this run."""
         model: Any = self.pipeline.model
         if model.config.sh_degree == 0:
-            raise InputError(
-                "--pipeline.model.sh-degree 0 has no harmonics, but --load-ply brings them; give 1, 2 or 3"
-            )
+            raise InputError("--pipeline.model.sh-degree 0 has no harmonics, but --load-ply brings them; give 1, 2 or 3")
         gaussians = self._ply
         if self.config.load_ply_frame == "data":
             scene: Any = self.pipeline.datamanager.train_dataparser_outputs  # type: ignore[attr-defined]

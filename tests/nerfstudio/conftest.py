@@ -18,8 +18,11 @@ import pytest
 from vlmgs_ns.toy.scene import write_scene
 
 HERE = Path(__file__).parent
-SMALL = ("--pipeline.model.num-random", "300", "--viewer.quit-on-train-completion", "True", "--vis", "tensorboard")
-"""Options of every training here: few Gaussians, no viewer."""
+SMALL = (
+    *("--pipeline.model.num-random", "300", "--viewer.quit-on-train-completion", "True", "--vis", "tensorboard"),
+    *("--pipeline.model.semantics.enabled", "False"),
+)
+"""Options of every training here: few Gaussians, no viewer, no semantic stage (which has its own tests)."""
 
 
 @dataclass

@@ -22,7 +22,7 @@ LONGEST_PHRASE = 200
 class SemanticsConfig:
     """The semantic field, built on the finished Gaussians. The defaults are FMGS' own where FMGS has them."""
 
-    enabled: bool = False
+    enabled: bool = True
     """Build it after the last iteration, so that the scene can be searched with words."""
     mode: Mode = "warm"
     """warm: fit the field to features lifted from the photos, then refine it on rendered maps; fmgs: train it on rendered maps
