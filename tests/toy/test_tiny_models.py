@@ -1,0 +1,264 @@
+"""The tiny models that ship with the package: size, loading without a network, and what they know of a scene never trained on.
+
+The seed of the scene below belongs neither to the training nor to the held-out seeds of `benchmarks/train_tiny_models.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlmgs_ns.semantics.encoders import NEGATIVES, DinoEncoder, OpenClipEncoder
+from vlmgs_ns.semantics.hybrid import hybrid_map
+from vlmgs_ns.semantics.query import localise, relevancy
+from vlmgs_ns.toy.light import bake
+from vlmgs_ns.toy.phrases import SURFACES, object_phrases
+from vlmgs_ns.toy.raycast import photograph
+from vlmgs_ns.toy.room import SceneObject
+from vlmgs_ns.toy.scene import plan_scene
+from vlmgs_ns.toy.tiny import tiny_clip_folder, tiny_dino_folder
+from vlmgs_ns.toy.viewpoints import Pinhole
+
+MODELS = tiny_clip_folder().parent
+SEED = 3001
+LENS = Pinhole.wide(320, 240)
+SMALLEST = 60  # pixels of an object that counts
+
+
+@dataclass
+class Scene:
+    objects: tuple[SceneObject, ...]
+    pictures: list[Tensor]  # [3, H, W] in [0, 1]
+    instances: list[Tensor]  # [H, W], 0 for the room, otherwise 1 + index of the object
+
+    def sightings(self) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+        """(picture, object, rows, columns) of everything large enough."""
+        for n, instance in enumerate(self.instances):
+            for k in range(len(self.objects)):
+                rows, columns = torch.nonzero(instance == k + 1, as_tuple=True)
+                if len(rows) >= SMALLEST:
+                    yield n, k, rows, columns
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("went to the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    room, cameras = plan_scene(SEED, 30, 10)
+    maps = bake(room)
+    photos = [photograph(room, maps, LENS, camera) for camera in cameras if camera.held_out]
+    pictures = [torch.from_numpy(photo.rgb).permute(2, 0, 1).float() / 255 for photo in photos]
+    return Scene(room.objects, pictures, [torch.from_numpy(photo.instance.astype(np.int64)) for photo in photos])
+
+
+@pytest.fixture(scope="module")
+def clip() -> OpenClipEncoder:
+    return OpenClipEncoder(str(tiny_clip_folder()), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def untrained() -> torch.nn.Module:
+    """The same architecture without its weights."""
+    import open_clip
+
+    torch.manual_seed(0)
+    return open_clip.CLIP(**json.loads((tiny_clip_folder() / "open_clip_config.json").read_text())["model_cfg"]).eval()
+
+
+@pytest.fixture(scope="module")
+def crops(scene: Scene, clip: OpenClipEncoder) -> tuple[Tensor, Tensor]:
+    """Square pictures of single objects [B, 3, S, S], the object in the middle, and which object [B]."""
+    tiles, owners = [], []
+    for n, k, rows, columns in scene.sightings():
+        low, high = (torch.stack((rows, columns)).aminmax(dim=1)[edge] for edge in (0, 1))
+        side = int((high - low + 1).amax().clamp(12, 120))
+        corner = ((low + high - side) // 2).clamp(min=0)
+        y, x = min(int(corner[0]), 240 - side), min(int(corner[1]), 320 - side)
+        tile = scene.pictures[n][None, :, y : y + side, x : x + side]
+        tiles.append(F.interpolate(tile, size=(clip.tile_size,) * 2, mode="bilinear", antialias=True).clamp(0, 1))
+        owners.append(k)
+    return torch.cat(tiles), torch.tensor(owners)
+
+
+def names(scene: Scene) -> list[str]:
+    return [item.name for item in scene.objects]
+
+
+# --- files ---
+
+
+def test_the_package_carries_at_most_four_megabytes_and_no_pickle() -> None:
+    files = [file for file in MODELS.rglob("*") if file.is_file()]
+    assert 0 < sum(file.stat().st_size for file in files) <= 4_000_000
+    assert {file.suffix for file in files} <= {".safetensors", ".json", ".md"}
+
+
+def test_the_model_card_states_what_was_measured() -> None:
+    card = (MODELS / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for what, value in json.loads((MODELS / "held_out.json").read_text(encoding="utf-8")).items():
+        assert f"| {what} | {100 * value['share']:.1f} % of {value['of']} |" in card
+
+
+def test_the_files_are_package_data() -> None:
+    import tomllib
+
+    root = Path(__file__).resolve().parents[2]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["vlmgs_ns.toy"]
+    packed = {file for pattern in patterns for file in (root / "vlmgs_ns" / "toy").glob(pattern)}
+    assert packed == {file for file in MODELS.rglob("*") if file.is_file()}
+
+
+# --- loading ---
+
+
+def test_open_clip_builds_the_model_from_its_files(clip: OpenClipEncoder, tmp_path: Path) -> None:
+    import open_clip
+
+    content = json.loads((tiny_clip_folder() / "open_clip_config.json").read_text())
+    (tmp_path / "vlmgs-tiny-test.json").write_text(json.dumps(content["model_cfg"]))
+    open_clip.add_model_config(tmp_path / "vlmgs-tiny-test.json")
+    weights = str(tiny_clip_folder() / "open_clip_model.safetensors")
+    model, _, transform = open_clip.create_model_and_transforms(
+        "vlmgs-tiny-test", pretrained=weights, image_mean=(0.5,) * 3, image_std=(0.5,) * 3
+    )
+    assert type(model) is open_clip.CLIP
+    from PIL import Image
+
+    picture = np.random.default_rng(0).integers(0, 256, (clip.tile_size, clip.tile_size, 3), dtype=np.uint8)
+    with torch.no_grad():
+        mine = model.eval().encode_image(transform(Image.fromarray(picture))[None], normalize=True)
+    torch.testing.assert_close(clip.embed_images(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255), mine)
+
+
+def test_transformers_loads_the_dino_whole() -> None:
+    from transformers import AutoModel, Dinov2Model
+
+    model, report = AutoModel.from_pretrained(tiny_dino_folder(), local_files_only=True, output_loading_info=True)
+    assert isinstance(model, Dinov2Model) and model.dtype == torch.float32
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+
+
+def test_the_same_bits_each_time(clip: OpenClipEncoder, scene: Scene) -> None:
+    again = OpenClipEncoder(str(tiny_clip_folder()), device="cpu")
+    tiles = torch.rand(5, 3, clip.tile_size, clip.tile_size, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(clip.embed_images(tiles), again.embed_images(tiles))
+    assert torch.equal(clip.embed_texts(names(scene)), again.embed_texts(names(scene)))
+    one, two = (DinoEncoder(str(tiny_dino_folder()), device="cpu", shorter_side=120) for _ in range(2))
+    assert torch.equal(one.embed(scene.pictures[0]), two.embed(scene.pictures[0]))
+
+
+# --- words ---
+
+
+def test_words_of_the_toy_world_are_single_tokens(scene: Scene) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_clip_folder(), local_files_only=True)
+    texts = [phrase.text for item in scene.objects for phrase in object_phrases(item)]
+    texts += [text for some in SURFACES.values() for text in some if "-" not in text]
+    for text in [*texts, *NEGATIVES]:
+        assert len(tokenizer(text).input_ids) == len(text.split()) + 2, text
+
+
+def test_other_words_are_spelled_and_long_texts_keep_their_end(clip: OpenClipEncoder) -> None:
+    different = clip.embed_texts(["zebra", "zebras", "Ünder", "日本", "red ball " * 40, ""])
+    assert different.isfinite().all()
+    assert ((different @ different.T).fill_diagonal_(0) < 0.9999).all()
+    assert torch.equal(clip.embed_texts(["Red  BALL"]), clip.embed_texts(["red ball"]))
+
+
+# --- what they know ---
+
+
+def test_an_object_in_the_middle_finds_its_name(scene: Scene, clip: OpenClipEncoder, crops: tuple[Tensor, Tensor]) -> None:
+    tiles, owners = crops
+    scores = clip.embed_images(tiles) @ clip.embed_texts(names(scene)).T
+    assert len(owners) >= 40
+    right = (scores.argmax(dim=1) == owners).float().mean()
+    assert right >= 0.5
+    # Every name stands for the next object: what is left is chance, 1 of 11.
+    assert (scores.roll(1, dims=1).argmax(dim=1) == owners).float().mean() <= 0.2
+
+
+def test_without_training_it_is_chance(
+    scene: Scene, clip: OpenClipEncoder, crops: tuple[Tensor, Tensor], untrained: torch.nn.Module
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_clip_folder(), local_files_only=True)
+    tokens = tokenizer(names(scene), padding="max_length", max_length=24, return_tensors="pt").input_ids
+    tiles, owners = crops
+    with torch.no_grad():
+        scores = F.normalize(untrained.encode_image(2 * tiles - 1), dim=-1) @ F.normalize(untrained.encode_text(tokens), dim=-1).T
+    assert (scores.argmax(dim=1) == owners).float().mean() <= 0.3
+
+
+def test_a_phrase_beats_the_generic_ones_where_it_holds(
+    scene: Scene, clip: OpenClipEncoder, crops: tuple[Tensor, Tensor]
+) -> None:
+    tiles, owners = crops
+    seen, negatives = clip.embed_images(tiles), clip.embed_texts(NEGATIVES)
+    found = relevancy(seen, clip.embed_texts(names(scene)), negatives) > 0.5
+    own = torch.zeros_like(found).scatter_(1, owners[:, None], True)
+    assert found[own].float().mean() >= 0.6
+    assert found[~own].float().mean() <= 0.2
+    unknown = relevancy(seen, clip.embed_texts(["elephant", "a cup of tea", "helicopter"]), negatives)
+    assert (unknown > 0.5).float().mean() <= 0.1
+
+
+def test_a_name_leads_to_its_object_in_whole_pictures(scene: Scene, clip: OpenClipEncoder) -> None:
+    texts, negatives = clip.embed_texts(names(scene)), clip.embed_texts(NEGATIVES)
+    maps = []
+    for picture in scene.pictures[:3]:
+        small = relevancy(hybrid_map(picture, clip.embed_images, clip.tile_size), texts, negatives)
+        maps.append(F.interpolate(small.permute(2, 0, 1)[None], size=(240, 320), mode="bilinear")[0])
+
+    def hits(shift: int) -> float:
+        found = []
+        for n, k, rows, columns in scene.sightings():
+            if n < len(maps):
+                x, y = localise(maps[n][(k + shift) % len(scene.objects)])
+                found.append(bool(rows.min() <= y <= rows.max() and columns.min() <= x <= columns.max()))
+        return float(np.mean(found))
+
+    assert hits(0) >= 0.6
+    assert np.mean([hits(shift) for shift in (2, 5, 8)]) <= 0.35
+
+
+def test_patches_of_one_thing_are_alike_in_two_views(scene: Scene) -> None:
+    rng = np.random.default_rng(0)
+    dino = DinoEncoder(str(tiny_dino_folder()), device="cpu", shorter_side=240)
+
+    def same(embed_shuffled: bool) -> float:
+        right, total = 0, 0
+        for first, second in ((0, 1), (2, 3), (4, 5)):
+            sides = []
+            for n in (first, second):
+                features = F.normalize(dino.embed(scene.pictures[n]), dim=-1).flatten(0, 1)
+                if embed_shuffled:
+                    features = features[torch.from_numpy(rng.permutation(len(features)))]
+                labels = scene.instances[n][4::8, 4::8].flatten()
+                sides.append((features[labels > 0], labels[labels > 0]))
+            (one, labels), (other, there) = sides
+            common = torch.isin(labels, there)
+            right += int((there[(one @ other.T).argmax(dim=1)] == labels)[common].sum())
+            total += int(common.sum())
+        return right / total
+
+    assert same(False) >= same(True) + 0.25
