@@ -17,6 +17,7 @@ from rich.console import Console
 
 from vlmgs_ns.commands.cache import Cache
 from vlmgs_ns.commands.demo import Demo
+from vlmgs_ns.commands.evaluate import Evaluate
 from vlmgs_ns.commands.scene import Scene
 from vlmgs_ns.errors import InputError
 
@@ -24,6 +25,7 @@ Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Scene, tyro.conf.subcommand("scene")]
     | Annotated[Cache, tyro.conf.subcommand("cache")]
+    | Annotated[Evaluate, tyro.conf.subcommand("eval")]
 )
 
 _DESCRIPTION = (
