@@ -17,12 +17,18 @@ from vlmgs_ns.guidance.disagreement import Neighbour
 
 PATCH = (-2.0, 0.0, 2.0)
 """Offsets of the patch's pixels, in both directions."""
-AGREEING = 2
+AGREEING = 3
 """Neighbours, the best matching ones, that are averaged: others may be hidden by something in front."""
 GREATEST_COST = 0.08
 """Mean absolute colour difference up to which photos agree."""
 STANDS_OUT = 0.5
-"""The best depth must cost at most this part of what the median depth does: along a plain wall every depth fits."""
+"""The best depth must cost at most this part of what the median depth does: along a striped wall many depths fit."""
+UNIQUE = 0.7
+"""The best depth must cost at most this part of what any depth does that is not beside it: on a carpet several depths fit."""
+BESIDE = 4
+"""Steps of depth to either side that count as beside the best."""
+PLAIN = 0.02
+"""A patch for which the median depth costs less than this has nothing to compare: along a plain wall every depth fits."""
 
 
 @torch.no_grad()
@@ -39,7 +45,7 @@ def photo_depth(
     Args:
         photo, K, camera_to_world: the pixels' view; intrinsics in pixels, pose with OpenCV axes.
         neighbours: other photos, of any size; their depth is not used.
-        depths: z-depths to try, world units.
+        depths: z-depths to try, at least three, world units, monotonous; the answer lies between them.
     """
     P, D = len(pixels), len(depths)
     if P == 0 or len(neighbours) == 0:
@@ -56,10 +62,30 @@ def photo_depth(
     best = costs.sort(dim=0).values[: min(AGREEING, len(neighbours))].mean(dim=0)  # [P, D]
     cost, index = best.min(dim=1)
     usual = best.masked_fill(best.isinf(), torch.nan).nanmedian(dim=1).values
-    clear = cost.isfinite() & (cost <= GREATEST_COST) & (cost <= STANDS_OUT * usual)
+    away = (torch.arange(D, device=index.device) - index[:, None]).abs() > BESIDE
+    second = best.masked_fill(~away, torch.inf).amin(dim=1)
+    clear = (
+        cost.isfinite() & (cost <= UNIQUE * second) & (cost <= GREATEST_COST) & (cost <= STANDS_OUT * usual) & (usual >= PLAIN)
+    )
     # the ends of the range are where the cost was still falling, not where it is least
     clear &= (index > 0) & (index < D - 1)
-    return torch.where(clear, depths[index], torch.full_like(cost, torch.nan))
+    return torch.where(clear, _between(depths, best, index), torch.full_like(cost, torch.nan))
+
+
+def _between(
+    depths: Tensor,  # [D]
+    costs: Tensor,  # [P, D]
+    index: Tensor,  # [P]
+) -> Tensor:  # [P]
+    """The depth of the least cost of a parabola through the best depth's cost and its two neighbours', in inverse depth."""
+    middle = index.clamp(1, len(depths) - 2)
+    before, at, after = (costs.gather(1, (middle + k)[:, None]).squeeze(1) for k in (-1, 0, 1))
+    bend = before - 2 * at + after
+    shift = torch.where(bend > 0, 0.5 * (before - after) / bend.clamp_min(1e-12), torch.zeros_like(at))
+    shift = torch.nan_to_num(shift).clamp(-0.5, 0.5)
+    inverse = 1 / depths
+    other = inverse[middle + shift.sign().long()]
+    return 1 / (inverse[middle] + shift.abs() * (other - inverse[middle]))
 
 
 def _cost(

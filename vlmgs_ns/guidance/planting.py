@@ -22,8 +22,8 @@ is faint, but nothing is missing."""
 WRONG = 0.1
 """Mean absolute colour error from which a pixel asks for a new Gaussian."""
 NEIGHBOURS = 4
-DEPTHS = 64
-NEAR, FAR = 0.1, 8.0
+DEPTHS = 128
+NEAR, FAR = 0.2, 8.0
 """Range of depths that are tried, in units of the scene's extent; even steps of inverse depth."""
 GREATEST_SIZE = 4.0
 """Standard deviation of a new Gaussian, in pixels, at most."""
