@@ -108,5 +108,5 @@ def says(text: str | None, **details: Any) -> Asked:
     ]
 
 
-BALL_BOX = '[{"bbox_2d": [330, 270, 670, 730], "label": "ball"}]'
+BALL_BOX = '[{"bbox_2d": [230, 150, 770, 850], "label": "ball"}]'
 """What every camera sees of the ball, and a little more."""

@@ -169,12 +169,14 @@ class Steering:
         if done.phase == "novel":
             doomed = self._in_no_photo(weights > 0, studio)
             weights = torch.where(doomed, torch.zeros_like(weights), weights)
+        effect = {"selected": int((weights > 0).sum()), "planted": planted, "floaters": int(doomed.sum())}
+        # what the round before wished for may not have been done yet
         if state.get("focus") is not None:
             weights = torch.maximum(weights, state["focus"])
         if state.get("doomed") is not None:
             doomed = doomed | (state["doomed"] > 0)
         state["focus"], state["doomed"] = weights, doomed.float()
-        return {"selected": int((weights > 0).sum()), "planted": planted, "floaters": int(doomed.sum())}
+        return effect
 
     def _meant(self, done: Round) -> list[tuple[Viewpoint, Tensor]]:
         """The views that were answered, each with the pixels [H, W] its answer is about."""

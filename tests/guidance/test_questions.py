@@ -1,0 +1,86 @@
+"""What a round asks: the right views, and everything a backend may want to know about them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.guidance.small_world import HEIGHT, WIDTH, Scripted, SmallStudio, says
+from vlmgs_ns.guidance.backends.residual import ResidualBackend
+from vlmgs_ns.guidance.question import Phase
+from vlmgs_ns.guidance.questions import Survey, pixels, survey
+from vlmgs_ns.guidance.schedule import choose_views
+
+
+def ask(phase: Phase, count: int = 3, step: int = 10, studio: SmallStudio | None = None, size: int = 640, **more) -> Survey:
+    backend = more.pop("backend", ResidualBackend())
+    return survey(phase, count, step, studio or SmallStudio(), backend, size, more.pop("earlier", {}))
+
+
+@pytest.mark.parametrize("phase", ["detail", "background", "compare"])
+def test_photos_views_are_asked_about_with_their_photo_and_depth(phase: Phase) -> None:
+    studio = SmallStudio()
+    found = ask(phase, studio=studio)
+    assert [point.photo for point in found.viewpoints] == choose_views(phase, 3, 6, 10)
+    for point, question in zip(found.viewpoints, found.questions, strict=True):
+        shot, evidence = studio.shoot(point), question.evidence
+        assert question.phase == phase and (question.pictures[0] == pixels(shot.rgb)).all()
+        assert evidence.photo is not None and np.allclose(evidence.photo, (point.photo or 0) / 10)
+        assert evidence.depth is not None and np.allclose(evidence.depth, shot.depth)
+        assert evidence.coverage is not None and np.allclose(evidence.coverage, shot.coverage)
+        assert evidence.subject == pytest.approx((0.5, 0.5), abs=1e-4)  # every camera looks at the centre
+        assert evidence.disagreement is None and evidence.earlier is None
+        assert len(question.pictures) == (2 if phase == "compare" else 1)
+        if phase == "compare":
+            assert (question.pictures[1] == round(255 * (point.photo or 0) / 10)).all()
+
+
+def test_an_earlier_render_is_evidence_if_it_has_the_same_size() -> None:
+    before = {k: np.full((HEIGHT, WIDTH, 3), 51, np.uint8) for k in range(6)}
+    assert all(
+        q.evidence.earlier is not None and np.allclose(q.evidence.earlier, 0.2) for q in ask("detail", earlier=before).questions
+    )
+    before = {k: np.zeros((HEIGHT, WIDTH + 1, 3), np.uint8) for k in range(6)}
+    assert all(q.evidence.earlier is None for q in ask("detail", earlier=before).questions)
+
+
+def test_new_viewpoints_have_no_photo_but_neighbours_that_do() -> None:
+    studio = SmallStudio()
+    found = ask("novel", 4, studio=studio)
+    cameras = torch.stack([point.camera_to_world for point in studio.points])
+    assert len(found.questions) == 4
+    for point, question in zip(found.viewpoints, found.questions, strict=True):
+        assert point.photo is None and question.evidence.photo is None and len(question.pictures) == 1
+        assert (cameras[:, :, 3] - point.camera_to_world[:, 3]).norm(dim=1).min() > 0
+        disagreement = question.evidence.disagreement
+        assert disagreement is not None and disagreement.shape == (HEIGHT, WIDTH) and np.isfinite(disagreement).any()
+    again = ask("novel", 4)
+    assert all(torch.equal(a.camera_to_world, b.camera_to_world) for a, b in zip(found.viewpoints, again.viewpoints, strict=True))
+    other = ask("novel", 4, step=11)
+    assert not torch.equal(found.viewpoints[0].camera_to_world, other.viewpoints[0].camera_to_world)
+
+
+def test_no_new_viewpoint_stands_too_near_to_a_surface() -> None:
+    """A tenth of the scene's extent must be free in front; in a scene of extent 100 the shell 3 units away is too near."""
+    studio = SmallStudio()
+    assert len(ask("novel", 3, studio=studio).questions) == 3
+    studio.extent = lambda: 100.0  # type: ignore[method-assign]
+    assert ask("novel", 3, studio=studio).questions == []
+
+
+def test_a_prompt_states_the_size_that_the_model_will_see() -> None:
+    """Qwen2.5-VL sees multiples of 28 pixels, of pictures that the backend has shrunk before."""
+    backend = Scripted(says(None), coordinates="pixels")
+    prompts = [ask("detail", 1, backend=backend, size=size).questions[0].prompt for size in (640, 30)]
+    assert "28 wide and 28 high" in prompts[0] and "28 wide and 28 high" in prompts[1]
+    studio = SmallStudio()
+    studio.points = [type(p)(p.camera_to_world, p.K, 300, 200, p.photo) for p in studio.points]
+    studio.photo = lambda viewpoint: torch.zeros(200, 300, 3)  # type: ignore[method-assign]
+    assert "280 wide and 196 high" in ask("detail", 1, studio=studio, backend=backend, size=640).questions[0].prompt
+    assert "140 wide and 84 high" in ask("detail", 1, studio=studio, backend=backend, size=150).questions[0].prompt
+    assert "thousandths" in ask("detail", 1, studio=studio, size=150).questions[0].prompt
+
+
+def test_pixels_are_rounded_and_clamped() -> None:
+    assert pixels(torch.tensor([[[-1.0, 0.5, 2.0]]])).tolist() == [[[0, 128, 255]]]
