@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.rasterize.scenes import pinhole
-from vlmgs_ns.densify.seeding import ambient_shell, camera_extent, uniform_points
+from vlmgs_ns.densify.seeding import ambient_shell, camera_extent, ray_points, uniform_points
 from vlmgs_ns.rasterize import rasterization
 
 
@@ -100,3 +100,28 @@ def test_the_subject_is_seen_from_inside_and_the_shell_hides_the_rest() -> None:
 def test_impossible_shells_are_one_error(points: torch.Tensor, count: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ambient_shell(points, count)
+
+
+def test_points_of_pixels_by_hand() -> None:
+    """At (1, 2, 3), looking along the world's x (right = -y, down = -z): what is straight ahead, and a pixel right of it."""
+    pose = torch.eye(4)
+    pose[:3, :3] = torch.tensor([[0.0, 0, 1], [-1.0, 0, 0], [0.0, -1, 0]])
+    pose[:3, 3] = torch.tensor([1.0, 2.0, 3.0])
+    K = torch.tensor([[10.0, 0, 4.5], [0, 20.0, 2.5], [0, 0, 1]])
+    points = ray_points(torch.tensor([[2, 4], [2, 9], [4, 4]]), torch.tensor([2.0, 4.0, 10.0]), K, pose)
+    assert torch.allclose(points, torch.tensor([[3.0, 2, 3], [5.0, 0, 3], [11.0, 2, 2]]))
+
+
+def test_points_of_pixels_are_seen_in_those_pixels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pose = torch.eye(4)
+    pose[:3, :3] = torch.linalg.qr(torch.randn(3, 3, generator=generator))[0]
+    pose[:3, 3] = torch.randn(3, generator=generator)
+    K = pinhole(64, 32, 60.0)[0]
+    pixels = torch.stack([torch.randint(32, (50,), generator=generator), torch.randint(64, (50,), generator=generator)], 1)
+    depth = 1 + torch.rand(50, generator=generator)
+    local = torch.cat([ray_points(pixels, depth, K, pose), torch.ones(50, 1)], 1) @ pose.inverse().T
+    seen = local[:, :3] @ K.T
+    assert torch.allclose(local[:, 2], depth, atol=1e-5)
+    assert torch.allclose(seen[:, :2] / depth[:, None], pixels.flip(1) + 0.5, atol=1e-3)
+    assert ray_points(pixels[:0], depth[:0], K, pose).shape == (0, 3)
