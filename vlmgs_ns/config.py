@@ -82,7 +82,7 @@ def _method(
 
 vlm_fastgs = MethodSpecification(
     config=_method("vlm-fastgs", 20_000, VlmFastGSModelConfig()),
-    description="FastGS, to be steered by a vision-language model and searched with words: this version does neither yet.",
+    description="FastGS steered by a vision-language model, and a semantic field (FMGS) that words find things with.",
 )
 vlm_fastgs_big = MethodSpecification(
     config=_method("vlm-fastgs-big", 20_000, VlmFastGSModelConfig(refine_every=0.005, reset_alpha_every=30)),
