@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,11 @@ from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.models.splatfacto import SH2RGB, SplatfactoModel
 from torch import Tensor
 
+from tests.guidance.small_world import Scripted, says
 from vlmgs_ns.config import vlm_fastgs_lite
+from vlmgs_ns.guidance.backends.residual import ResidualBackend
+from vlmgs_ns.guidance.schedule import GuidanceConfig
+from vlmgs_ns.guidance.steering import Steering
 from vlmgs_ns.model import VlmFastGSModel, VlmFastGSModelConfig, world_to_camera
 from vlmgs_ns.optimizers import resolve_schedulers
 
@@ -365,3 +370,75 @@ def test_a_round_scores_gaussians_with_the_training_photos() -> None:
     assert left.sum() == 50 and (info["radii"] > 0).all()
     assert scores.importance[left].max() > 5 and scores.importance[~left].max() == 0
     assert asked == [model.config.score_views] * 2
+
+
+def targeted(model: VlmFastGSModel, region: Tensor) -> None:
+    model.steering = Steering(model.config.guidance, ResidualBackend(), None, None)
+    model.steering.targets[2] = region
+
+
+def test_the_colour_loss_counts_more_inside_the_regions_of_targeted_optimisation() -> None:
+    """Weight 3: as if the absolute differences inside had been multiplied by 3 before they were averaged."""
+    model = build(cloud(), background_color="black", ssim_lambda=0.2, guidance=GuidanceConfig(target_weight=3.0)).train()
+    model.step_cb(optimizers_of(model), 0)
+    outputs = model.get_outputs(camera(index=2))
+    data = {"image": photo(), "image_idx": 2}
+    plain = model.get_loss_dict(outputs, data)
+    assert "targeted" not in plain
+    region = torch.zeros(HEIGHT // 2, WIDTH // 2, dtype=torch.bool)  # at half the size of the photo
+    region[4:8, 10:20] = True
+    targeted(model, region)
+    losses = model.get_loss_dict(outputs, data)
+    difference = (outputs["rgb"] - photo().float() / 255).abs()
+    weights = torch.ones(HEIGHT, WIDTH, 1)
+    weights[8:16, 20:40] = 3.0
+    colour = 0.8 * difference.mean()
+    torch.testing.assert_close(colour + losses["targeted"], 0.8 * (weights * difference).mean())
+    assert losses["main_loss"] == plain["main_loss"]
+    # other photos, and evaluation, are left alone
+    assert "targeted" not in model.get_loss_dict(outputs, {**data, "image_idx": 1})
+    assert "targeted" not in model.eval().get_loss_dict(outputs, data)
+
+
+def test_masked_pixels_teach_nothing_inside_a_target_either() -> None:
+    model = build(cloud(), background_color="black").train()
+    model.step_cb(optimizers_of(model), 0)
+    targeted(model, torch.ones(HEIGHT, WIDTH, dtype=torch.bool))
+    outputs = model.get_outputs(camera())
+    mask = torch.zeros(HEIGHT, WIDTH, 1, dtype=torch.bool)
+    assert model.get_loss_dict(outputs, {"image": photo(), "image_idx": 2, "mask": mask})["targeted"] == 0
+    mask[:, : WIDTH // 2] = True
+    half = model.get_loss_dict(outputs, {"image": photo(), "image_idx": 2, "mask": mask})["targeted"]
+    difference = (outputs["rgb"] - photo().float() / 255).abs()[:, : WIDTH // 2]
+    torch.testing.assert_close(half, 0.8 * difference.mean() / 2)
+
+
+def test_curves_show_what_guidance_did() -> None:
+    model = build(cloud()).train()
+    model.step_cb(optimizers_of(model), 0)
+    outputs, data = model.get_outputs(camera()), {"image": photo()}
+    assert not [name for name in model.get_metrics_dict(outputs, data) if name.startswith("guidance")]
+    targeted(model, torch.zeros(2, 2, dtype=torch.bool))
+    assert model.steering is not None
+    model.steering.tally.added, model.steering.tally.rounds = 7, 2
+    metrics = model.get_metrics_dict(outputs, data)
+    assert {name: value for name, value in metrics.items() if name.startswith("guidance")} == {
+        "guidance_rounds": 2.0, "guidance_failures": 0.0, "guidance_selected": 0.0, "guidance_added": 7.0,
+    }  # fmt: skip
+
+
+def test_replies_of_models_are_kept_and_those_of_the_residual_backend_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked = Scripted(says("[]"))
+    for backend, keep, folder in (
+        (asked, True, tmp_path / "vlmgs_ns" / "replies"),
+        (asked, False, None),
+        (ResidualBackend(), True, None),
+    ):
+        model = build(cloud(), guidance=GuidanceConfig(cache_replies=keep))
+        model.start_guidance(backend, None)
+        assert model.steering is not None
+        memory = model.steering.worker.memory
+        assert (None if memory is None else memory.folder) == folder
