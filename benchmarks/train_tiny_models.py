@@ -2,8 +2,9 @@
 
     python benchmarks/train_tiny_models.py --out vlmgs_ns/toy/models [--only clip|dino|measure]
 
-About eleven minutes of one core; every draw comes from fixed seeds. OUT gets the folders `clip` and `dino` and the file `held_out.json` with the measurements. Seeds: 1000 to 1062 for training, 2000 to 2009 held out; those
-below 1000, which the demo and the benchmarks use, are never rendered.
+About eleven minutes of one core; every draw comes from fixed seeds. OUT gets the folders `clip` and `dino` and the file
+`held_out.json` with the measurements. Seeds: 1000 to 1062 for training, 2000 to 2009 held out; those below 1000, which the demo
+and the benchmarks use, are never rendered.
 
 CLIP sees square tiles of 5 to 50 % of a picture's height, as the hybrid map does. A phrase is true of a tile to the degree to
 which things of which it is true fill the tile's middle; both a sigmoid loss (SigLIP) and a softmax loss over phrases and over
