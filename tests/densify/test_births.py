@@ -49,6 +49,8 @@ def test_children_are_smaller_and_near_and_nobody_else_changes(factor: int) -> N
     torch.manual_seed(0)
     _, params, optimizers, state = population([0.5] * 4, [0.1] * 4)
     state["importance"] += torch.arange(4.0)
+    for name, value in params.items():
+        optimizers[name].state[value]["exp_avg_sq"] += 1
     old = {name: value.detach().clone() for name, value in params.items()}
     chosen, large = torch.tensor([False, True, False, True]), torch.tensor([False, True, True, False])
     theirs = multiply(params, optimizers, state, chosen, large, factor)
@@ -56,7 +58,7 @@ def test_children_are_smaller_and_near_and_nobody_else_changes(factor: int) -> N
     for name, value in params.items():
         assert torch.equal(value[:4][~chosen], old[name][~chosen])
         moments = optimizers[name].state[value]["exp_avg_sq"]
-        assert moments.shape == value.shape and not moments[theirs].any()
+        assert moments.shape == value.shape and not moments[theirs].any() and moments[~theirs].all()
     ancestor = state["importance"]
     split, cloned = theirs & (ancestor == 1), theirs & (ancestor == 3)
     assert torch.allclose(params["scales"][split].exp(), torch.tensor(0.1 / (0.8 * factor)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -72,6 +74,29 @@ def test_photos_of_something_else_give_no_depth() -> None:
 def test_nothing_to_compare_gives_nothing(pixels: torch.Tensor, others: list[Neighbour]) -> None:
     found = photo_depth(pixels, picture(0, 0), K, pose(0, 0), others, DEPTHS)
     assert len(found) == len(pixels) and not found.isfinite().any()
+
+
+def test_stripes_that_fit_at_several_depths_give_none() -> None:
+    """Neighbours to the left and right of a wall of stripes: shifting by a whole period fits as well."""
+
+    def striped(x0: float) -> torch.Tensor:
+        columns = (torch.arange(WIDTH) + 0.5 - WIDTH / 2) / FOCAL
+        stripes = 0.5 + 0.4 * torch.sin((x0 + WALL * columns) * 2 * math.pi / 0.3)
+        return stripes[None, :, None].expand(HEIGHT, WIDTH, 3).contiguous()
+
+    others = [Neighbour(striped(x), K, pose(x, 0)) for x in (-0.6, -0.3, 0.3, 0.6)]
+    pixels = torch.cartesian_prod(torch.arange(10, HEIGHT - 10, 10), torch.arange(20, WIDTH - 20, 3))
+    found = photo_depth(pixels, striped(0), K, pose(0, 0), others, DEPTHS)
+    assert found.isfinite().float().mean() < 0.05
+
+
+def test_photos_of_another_brightness_do_not_agree() -> None:
+    pixels = torch.cartesian_prod(torch.arange(4, HEIGHT - 4, 3), torch.arange(4, WIDTH - 4, 3))
+    found = {}
+    for brightness in (0.0, 0.15):
+        contrasty = [Neighbour(3 * n.photo - 1 + brightness, n.K, n.camera_to_world) for n in neighbours()]
+        found[brightness] = photo_depth(pixels, 3 * picture(0, 0) - 1, K, pose(0, 0), contrasty, DEPTHS).isfinite().float().mean()
+    assert found[0.0] > 0.4 and found[0.15] < 0.02
 
 
 def test_what_a_single_neighbour_cannot_see_does_not_count() -> None:

@@ -113,3 +113,11 @@ def test_two_views_agree_on_the_colour_of_a_matte_point(room: Room, maps: list[L
             assert np.abs(one - two).max() <= 2
             checked += 1
     assert checked >= 8
+
+
+def test_rays_along_the_walls_reach_the_one_ahead(room: Room) -> None:
+    """Their components across are exactly 0, of either sign."""
+    ahead = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+    for rotation in (ahead, ahead @ np.diag([-1.0, -1.0, 1.0])):
+        hits = cast(room, Pinhole(17, 17, 300.0), Viewpoint(rotation, np.array([0.0, 0.0, 2.3]), False), 1)
+        assert np.isfinite(hits.depth).all() and (hits.depth > 0.1).all()

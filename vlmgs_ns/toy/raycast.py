@@ -90,7 +90,8 @@ def _leave_shell(room: Room, view: Viewpoint, direction: Array) -> Array:
     with np.errstate(divide="ignore"):
         for k, half in enumerate(room.shell.shape.half):
             gap = np.where(direction[k] > 0, np.float32(half - eye[k]), np.float32(-half - eye[k]))
-            np.minimum(depth, np.divide(gap, direction[k], out=gap), out=depth)
+            # a ray along a wall never reaches it, whichever sign its zero has
+            np.minimum(depth, np.where(direction[k] == 0, np.float32(np.inf), gap / direction[k]), out=depth)
     return depth
 
 
