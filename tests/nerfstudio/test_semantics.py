@@ -25,7 +25,7 @@ def words(work: Path) -> tuple[str, ...]:
     save_clip(work / "clip")
     save_dino(work / "dino")
     stage = {
-        "enabled": True, "clip": work / "clip", "dino": work / "dino", "dino-shorter-side": 48, "warm-steps": 10,
+        "enabled": True, "mode": "warm", "clip": work / "clip", "dino": work / "dino", "dino-shorter-side": 48, "warm-steps": 10,
         "warm-batch": 64, "refine-steps": STEPS, "sizes.levels": 2, "sizes.log2-hashmap-size": 8,
     }  # fmt: skip
     return tuple(str(word) for name, value in stage.items() for word in (f"--pipeline.model.semantics.{name}", value))
