@@ -11,7 +11,6 @@ from plyfile import PlyData, PlyParseError
 from torch import Tensor
 
 from vlmgs_ns.errors import InputError
-from vlmgs_ns.rasterize.spherical_harmonics import SphericalHarmonics
 
 
 @dataclass(frozen=True)
@@ -118,6 +117,8 @@ def _harmonics(
     degree: int,
 ) -> Tensor:  # [M, K]
     """The rasteriser's own basis functions, one by one."""
+    from vlmgs_ns.rasterize.spherical_harmonics import SphericalHarmonics  # brings numba along
+
     count, size = len(directions), (degree + 1) ** 2
     one_hot = torch.eye(size).repeat(count, 1)[:, :, None].expand(-1, -1, 3).contiguous()
     points = directions.float().repeat_interleave(size, dim=0)
