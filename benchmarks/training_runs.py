@@ -290,7 +290,8 @@ def plot(results: list[dict[str, Any]], methods: list[str], path: Path) -> None:
             axis.set_xlabel("iterations")
             axis.set_ylabel("held-out PSNR, dB")
             axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=6)
+    lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), fontsize=8)
     figure.savefig(path, dpi=110)
 
 
