@@ -223,6 +223,8 @@ def test_the_field_learns_lifted_features_and_knows_places_between() -> None:
         progress=lambda done, note: told.append(done),
     )  # fmt: skip
     assert len(history) == 300 and told == list(range(1, 301)) and history[-1] < 0.1 * history[0]
+    # Few steps are worth most of it: an optimiser that starts slowly makes a warm start that finds nothing.
+    assert history[100] < 0.05 * history[0]
     with torch.no_grad():
         assert before < 0.5 and (field.clip(means) * clip).sum(-1).mean() > 0.95
         assert F.cosine_similarity(field.dino(means), dino, dim=-1).mean() > 0.97

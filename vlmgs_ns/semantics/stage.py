@@ -223,7 +223,7 @@ class Stage:
         assert scene.field is not None
         with self._part("Fitting the field", config.warm_steps, stop) as report:
             fit_field(
-                scene.field, self.splats.means, clip, dino, steps=config.warm_steps, batch=config.warm_batch, lr=config.lr,
+                scene.field, self.splats.means, clip, dino, steps=config.warm_steps, batch=config.warm_batch, lr=config.warm_lr,
                 final_lr=config.final_lr, generator=torch.Generator().manual_seed(config.seed), progress=report,
             )  # fmt: skip
 
