@@ -36,8 +36,10 @@ def test_photos_go_to_the_gpu_where_they_leave_room(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_choice_is_printed_and_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    announce(describe("cpu", "gpu"), tmp_path / "run")
+    announce(describe("cpu", "gpu", "Guidance: nobody, for a test"), tmp_path / "run")
     stored = json.loads((tmp_path / "run" / "machine.json").read_text())
     assert stored["device"] == "cpu" and stored["threads"] == get_num_threads()
     assert stored["compiled"] is False and stored["torch"] == torch.__version__
-    assert "Machine: cpu" in capsys.readouterr().out
+    assert stored["guidance"] == "Guidance: nobody, for a test"
+    shown = capsys.readouterr().out
+    assert "Machine: cpu" in shown and "Guidance: nobody" in shown
