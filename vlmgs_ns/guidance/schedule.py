@@ -68,7 +68,8 @@ class GuidanceConfig(BackendSettings):
     """The most new Gaussians that a photo's region is given where the render is wrong, at the depth on which neighbouring photos
     agree, and in gaps of the background at the depth of their surroundings; they count as births. 0: none."""
     blocking: bool = False
-    """Wait for each answer, so that runs repeat exactly; else training goes on and the answer is used when it is there."""
+    """Wait for each answer, so that runs repeat exactly; else training goes on and the answer is used when it is there. The
+    residual backend is always waited for."""
     picture_size: int = 640
     """Longer side, in pixels, of the renders that are looked at, and in which regions are traced back to Gaussians."""
     save_regions: bool = True

@@ -32,6 +32,10 @@ PATIENCE = 5.0
 """Seconds that the end of a run waits for a round that is still out."""
 
 
+RESIDUAL = "residual"
+"""The backend that is always waited for: its answers take milliseconds, and so runs without a model repeat exactly."""
+
+
 @dataclass
 class Tally:
     """What guidance has done so far, for curves."""
@@ -75,7 +79,7 @@ class Steering:
                 warnings.warn(f"guidance: the {phase} round of step {step} is left out, the one before still runs", stacklevel=2)
                 continue
             self._begin(phase, step, studio)
-            if self.config.blocking:
+            if self.config.blocking or self.worker.backend.name == RESIDUAL:
                 self._use(self.worker.collect(wait=None), studio, state)
         over = self._paused or step >= self.config.last_step()
         if over and not self.worker.busy and not self._released:
