@@ -214,10 +214,10 @@ def test_an_empty_or_failing_reply_adds_none(phase: Phase, views: VlmFastGSDatam
 def test_blocking_runs_repeat_bit_for_bit(views: VlmFastGSDatamanager, base: dict[str, Any]) -> None:
     """Every phase has its turn, on the residual backend."""
     turn = {
-        phase: PhaseSchedule(start=BASE + 1 + k, end=BASE + 2 + k, every=1, views=3, max_points=500)
+        phase: PhaseSchedule(start=BASE + 1 + k, end=BASE + 2 + k, every=1, views=2, max_points=500)
         for k, phase in enumerate(PHASES)
     }
-    runs = [go_on(base, views, guided(None, **turn), ResidualBackend()) for _ in range(2)]
+    runs = [go_on(base, views, guided(None, picture_size=64, **turn), ResidualBackend()) for _ in range(2)]
     for model in runs:
         assert model.steering is not None
         assert model.steering.tally.rounds == 4 and model.steering.tally.added > 0 and model.steering.targets

@@ -56,15 +56,23 @@ def test_methods_from_a_colmap_folder(commands: Commands, colmap_scene: Path, me
     assert state["pipeline"]["_model.gauss_params.means"].shape[0] not in (0, 300)
 
 
+def rounds(phase: str, start: int, every: int) -> tuple[object, ...]:
+    """Options for rounds of two views until the end of 30 steps."""
+    name = f"--pipeline.model.guidance.{phase}"
+    return (f"{name}.start", start, f"{name}.every", every, f"{name}.end", 30, f"{name}.views", 2)
+
+
 def test_resuming_is_bit_exact(commands: Commands, scene: Path) -> None:
     """30 steps at once, and 17 then 13: the same parameters, moments, scores, schedules, camera order and random numbers."""
     half, rest = 17, 13
-    # Random Gaussians and backgrounds, births, resets, rising resolution, accumulated gradients: all that has a state.
+    # Random Gaussians and backgrounds, births, resets, rising resolution, accumulated gradients, guidance: all that has a state.
     options = (
         *("--data", scene, *SMALL, "--pipeline.model.run-length", half + rest, "--steps-per-save", "1000"),
         *("--pipeline.model.random-init", "True", "--pipeline.model.refine-every", "5", "--pipeline.model.warmup-length", "4"),
         *("--pipeline.model.reset-alpha-every", "3", "--pipeline.model.camera-optimizer.mode", "SO3xR3"),
         *("--gradient-accumulation-steps", "features_rest", "4"),
+        *("--pipeline.model.guidance.blocking", "True", *rounds("detail", 3, 5), *rounds("background", 6, 6)),
+        *(*rounds("novel", 8, 7), *rounds("compare", 4, 9), "--pipeline.model.guidance.compare.enabled", "True"),
     )
 
     def train(name: str, steps: int, *more: object) -> Run:
@@ -82,6 +90,8 @@ def test_resuming_is_bit_exact(commands: Commands, scene: Path) -> None:
     # Half a run alone differs: the comparison sees what it should.
     assert differences(load(first.checkpoints[-1]), straight)
     assert differences(second, straight) == []
+    guidance = straight["pipeline"]["_model._extra_state"]["guidance"]
+    assert guidance["tally"]["rounds"] >= 6 + 4 + 3 and guidance["tally"]["added"] > 0 and guidance["targets"]
 
 
 def test_ctrl_c_leaves_a_checkpoint(commands: Commands, scene: Path, work: Path) -> None:

@@ -1,0 +1,112 @@
+"""ns-train with guidance: residual, and what is said where a model cannot be asked; what a model would say is played here."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.guidance.test_openai_backend import Reply, Request, Server, lists, says
+from tests.nerfstudio.conftest import SMALL, Commands, Run, run_of
+from tests.nerfstudio.test_inputs import assert_one_message
+from tests.nerfstudio.test_train import rounds
+
+GUIDANCE = "--pipeline.model.guidance"
+
+
+def lines(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.folder / "guidance" / "rounds.jsonl").read_text().splitlines()]
+
+
+def test_a_run_is_guided_without_a_model_by_default(commands: Commands, scene: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = commands.fork(
+        *("ns-train", "vlm-fastgs-lite", "--data", scene, "--max-num-iterations", 30, "--experiment-name", "guided", *SMALL),
+        *("--logging.steps-per-log", 5, f"{GUIDANCE}.blocking", "True", *rounds("detail", 5, 10), *rounds("background", 9, 10)),
+    )
+    assert result.status == 0, result.output
+    assert "Guidance: residual, without a model" in result.output
+    run = run_of(commands, "vlm-fastgs-lite", "guided")
+    found = lines(run)
+    assert {(line["phase"], line["step"]) for line in found} >= {
+        ("detail", 5),
+        ("detail", 25),
+        ("background", 9),
+        ("background", 19),
+    }
+    for line in found:
+        assert line["backend"] == "residual" and line["views"] and "Reply with JSON only" in line["prompt"]
+        assert all(view["reply"].startswith("[") and view["error"] is None for view in line["views"])
+    pictures = sorted((run.folder / "guidance").glob("*.jpg"))
+    assert len(pictures) == sum(len(line["views"]) for line in found)
+    for path in pictures:
+        with Image.open(path) as picture:
+            picture.load()
+    events = EventAccumulator(str(run.folder))
+    events.Reload()
+    curve = next(tag for tag in events.Tags()["scalars"] if tag.endswith("guidance_rounds"))
+    assert events.Scalars(curve)[-1].value >= 4
+
+
+def test_a_server_that_is_not_there_is_one_message_at_once(commands: Commands, scene: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        result = commands.fork(
+            *("ns-train", "vlm-fastgs-lite", "--data", scene, "--max-num-iterations", 3, *SMALL),
+            *(f"{GUIDANCE}.backend", "openai", f"{GUIDANCE}.base-url", url),
+        )
+    assert_one_message(result, url, "Connection refused", "start the server", f"{GUIDANCE}.backend residual")
+
+
+def test_a_model_that_is_not_here_is_one_message_at_once(commands: Commands, scene: Path, tmp_path: Path) -> None:
+    result = commands.fork(
+        *("ns-train", "vlm-fastgs-lite", "--data", scene, "--max-num-iterations", 3, *SMALL),
+        *(f"{GUIDANCE}.backend", "transformers", f"{GUIDANCE}.model", tmp_path / "no-model"),
+    )
+    assert_one_message(result, str(tmp_path / "no-model"))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.close()
+
+
+def test_a_server_that_dies_in_the_middle_costs_warnings(commands: Commands, scene: Path, server: Server, tmp_path: Path) -> None:
+    asked = 0
+
+    def behave(request: Request) -> Reply:
+        nonlocal asked
+        if request.payload is None:
+            return lists("tiny-vl")
+        asked += 1
+        return says('[{"bbox_2d": [100, 100, 600, 700], "label": "a thing"}]') if asked <= 2 else Reply(drop=True)
+
+    server.behave = behave
+    own = Commands(commands.cwd)
+    own.env |= {"PYTHONWARNINGS": "default", "XDG_CACHE_HOME": str(tmp_path), "OPENAI_API_KEY": ""}
+    result = own.run(
+        *("ns-train", "vlm-fastgs-lite", "--data", scene, "--max-num-iterations", 20, "--experiment-name", "dies", *SMALL),
+        *(f"{GUIDANCE}.backend", "openai", f"{GUIDANCE}.base-url", server.url, f"{GUIDANCE}.retries", 0),
+        *(f"{GUIDANCE}.blocking", "True", f"{GUIDANCE}.background.enabled", "False", f"{GUIDANCE}.novel.enabled", "False"),
+        *rounds("detail", 2, 3),
+    )
+    assert result.status == 0, result.output
+    assert "Traceback" not in result.output and f"renders are sent to {server.url}, as asked for" in result.output
+    run = run_of(commands, "vlm-fastgs-lite", "dies")
+    assert run.checkpoints
+    found = lines(run)
+    assert [line["step"] for line in found] == [2, 5, 8, 11]  # then guidance pauses
+    assert [len(view["boxes"]) for view in found[0]["views"]] == [1, 1]
+    assert all(view["reply"] is None and view["error"] for line in found[1:] for view in line["views"])
+    assert "the detail round of step 5 failed and selects nothing" in result.output
+    assert "guidance pauses for the rest of the run after 3 failed rounds in a row" in result.output
+    assert asked == 8 and len(list((tmp_path / "vlmgs_ns" / "replies").iterdir())) == 2
