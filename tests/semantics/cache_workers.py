@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from vlmgs_ns.errors import InputError
+from vlmgs_ns.progress import say
 from vlmgs_ns.semantics.cache import FeatureCache, default_cache, photo_digest
 
 
@@ -64,11 +65,13 @@ def write_too_much(pipe: Connection, folder: Path, limit: int) -> None:
 def use_default(pipe: Connection, data: Path, home: Path, user: int | None) -> None:
     """Write one map to the default place as another user, where one is given; answers with what was said."""
     os.environ["XDG_CACHE_HOME"] = str(home)
+    said = io.StringIO()
+    with redirect_stdout(said):
+        say("rich reads its parts as it needs them: the other user may not be let into this environment")
     if user is not None:
         os.setgroups([])
         os.setgid(user)
         os.setuid(user)
-    said = io.StringIO()
     with redirect_stdout(said):
         default_cache(data).get(bytes(32), "key", lambda: torch.zeros(2, 2, 2))
-    pipe.send(said.getvalue())
+    pipe.send("".join(said.getvalue().splitlines(keepends=True)[1:]))
