@@ -3,8 +3,9 @@
     python benchmarks/guidance.py --out guidance [--captures ../shared/data] [--iterations 1500] [--size 300] [--seeds 3]
         [--scenes toy fox ...] [--methods fastgs "+ all" ...] [--jobs 1]
 
-The residual backend answers, except in the oracle's rows, which only the embedded scene has: there the boxes come from its
-instance masks, an upper bound for what a model could say about objects. Rounds are blocking, so that a run repeats exactly.
+"+ everywhere" takes the whole picture for phase 1's region: what regions are worth is the difference of "+ detail" to it.
+The residual backend answers, except there and in the oracle's rows, which only the embedded scene has: there the boxes come from
+its instance masks, an upper bound for what a model could say about objects. Rounds are blocking, so that a run repeats exactly.
 OUT then holds `results.json`, `results.md` (means ± standard deviations over seeds, and differences to FastGS alone) and
 `psnr.png`. Background: no labelled object (embedded scene), or outside of the centred box of half the picture's area (captures).
 """
@@ -38,6 +39,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "+ all": guided(*PHASES),
     "+ all + targeted": guided(*PHASES, **{f"{GUIDANCE}compare.enabled": True}),
     "+ all + shell": guided(*PHASES, **{"pipeline.model.ambient_shell": 1000}),
+    "+ detail + background - seeds": guided("detail", "background", **{f"{GUIDANCE}seeds": 0}),
+    "+ everywhere": guided("detail"),
     "+ oracle": guided("detail", "background"),
 }
 
@@ -91,9 +94,39 @@ class Oracle:
         return [round(1000 * float(edge)) for edge in edges]
 
 
+class Everywhere:
+    """Boxes the whole picture, whatever is asked."""
+
+    name = "everywhere"
+    fingerprint = "everywhere"
+    coordinates = "thousandths"
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+    def ask(self, questions: Sequence[Any]) -> list[Any]:
+        from vlmgs_ns.guidance.question import Answer
+
+        return [Answer('[{"bbox_2d": [0, 0, 1000, 1000], "label": "everything"}]') for _ in questions]
+
+
+def ask_for_everything(trainer: Any) -> None:
+    """Let every region be the whole picture, which no phase's limits allow otherwise."""
+    from vlmgs_ns.guidance import regions
+
+    regions.LIMITS["detail"] = regions.Limits(1, 1.0, 1.0)
+    trainer.pipeline.model.start_guidance(Everywhere(), None)
+
+
 def ask_the_oracle(trainer: Any) -> None:
     """Let the oracle answer in place of the backend that the settings chose."""
     trainer.pipeline.model.start_guidance(Oracle(trainer.config.data), None)
+
+
+PREPARE = {"+ oracle": ask_the_oracle, "+ everywhere": ask_for_everything}
 
 
 def main() -> None:
@@ -107,7 +140,7 @@ def main() -> None:
             args.iterations,
             args.size,
             METHODS[method],
-            ask_the_oracle if "oracle" in method else None,
+            PREPARE.get(method),
         )
         for seed in range(args.seeds)
         for method in args.methods

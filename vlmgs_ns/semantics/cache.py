@@ -28,6 +28,7 @@ import numpy.typing as npt
 from vlmgs_ns.atomic import replacing
 from vlmgs_ns.errors import InputError
 from vlmgs_ns.progress import say
+from vlmgs_ns.user_cache import user_cache
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -214,9 +215,8 @@ def _beside(data: Path) -> Path:
 def _of_user(data: Path) -> Path:
     """For data that cannot be written to: named by the data's place, so that `vlmgs cache` finds it again."""
     place = (data if data.is_dir() else data.parent).resolve()
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = re.sub(r"[^\w.-]+", "_", place.name) or "data"
-    return home / "vlmgs_ns" / "features" / f"{name}-{hashlib.blake2b(os.fsencode(place), digest_size=6).hexdigest()}"
+    return user_cache("features") / f"{name}-{hashlib.blake2b(os.fsencode(place), digest_size=6).hexdigest()}"
 
 
 def default_cache(data: Path) -> FeatureCache:
