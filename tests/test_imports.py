@@ -17,15 +17,17 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 LAYERS = (
     {"rasterize", "toy"},
     {"densify", "guidance", "semantics"},
-    {"machine", "panel", "ply"},
+    {"machine", "ply", "selection"},
+    {"panel"},
     {"model", "datamanager", "studio"},
     {"pipeline", "trainer", "evaluation"},
+    {"runs", "bench", "report"},
     {"config", "cli", "commands", "demo"},
 )
 """Lowest first. A unit (a file or folder of the package) imports from its own layer or a lower one. Units that are in no layer
 are helpers: they import helpers alone, and every layer may import them."""
 
-WITHOUT_NERFSTUDIO = {"rasterize", "toy", "densify", "guidance", "semantics"}
+WITHOUT_NERFSTUDIO = {"rasterize", "toy", "densify", "guidance", "semantics", "selection"}
 PURE = {
     f"{PACKAGE}.{name}"
     for name in ("guidance.reply", "guidance.regions", "semantics.losses", "semantics.query", "semantics.hybrid")

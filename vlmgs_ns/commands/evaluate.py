@@ -12,6 +12,7 @@ import tyro
 if TYPE_CHECKING:
     from vlmgs_ns.evaluation.labels import LabelledScene, LabelledView
     from vlmgs_ns.evaluation.report import Report
+    from vlmgs_ns.runs import OpenRun
 
 THRESHOLD = 0.5
 """A tie with the hardest negative."""
@@ -42,19 +43,16 @@ class Evaluate:
         from vlmgs_ns.errors import InputError
         from vlmgs_ns.evaluation import protocols
         from vlmgs_ns.progress import bar, say
+        from vlmgs_ns.runs import open_run
 
         if not 0 <= self.threshold < 1 or not 0 < self.least_alpha <= 1:
             raise InputError(
                 f"--threshold {self.threshold}, --least-alpha {self.least_alpha}: give numbers from 0 to 1, or leave them out"
             )
-        config = self.run_folder / "config.yml" if self.run_folder.is_dir() else self.run_folder
-        if not config.is_file():
-            raise InputError(f"there is no run at {self.run_folder}; give the folder of one, with its config.yml")
-        pipeline = _load(config)
-        data = Path(pipeline.datamanager.get_datapath())
-        scene = self._read(self.folder or (data if data.is_dir() else data.parent))
-        query = _Query(pipeline)
-        settings: dict[str, str | int | float | None] = {"run": str(config.parent), **query.settings()}
+        run = open_run(self.run_folder)
+        scene = self._read(self.folder or run.data)
+        query = _Query(run)
+        settings: dict[str, str | int | float | None] = {"run": str(run.folder), **query.settings()}
         with bar("Evaluating", len(scene.views)) as report:
             seen: list[str] = []
 
@@ -80,7 +78,7 @@ class Evaluate:
                     least_alpha=self.least_alpha,
                     settings=settings,
                 )
-        path = self.output or config.parent / f"eval_{self.protocol}.json"
+        path = self.output or run.folder / f"eval_{self.protocol}.json"
         found.write(path)
         say(f"{found.title}: {len(found.rows)} pairs of view and phrase, {sum(row.missing for row in found.rows)} not rendered")
         for name, value in found.scores.items():
@@ -107,19 +105,6 @@ class Evaluate:
         raise InputError(f"{folder} has no labels.json; say where the labels are and whose: --folder FOLDER --labels lerf-ovs")
 
 
-def _load(config: Path) -> Any:
-    """The trained pipeline of a run."""
-    from nerfstudio.utils.eval_utils import eval_setup
-
-    from vlmgs_ns.errors import InputError
-    from vlmgs_ns.pipeline import VlmFastGSPipeline
-
-    _, pipeline, _, _ = eval_setup(config)
-    if not isinstance(pipeline, VlmFastGSPipeline):
-        raise InputError(f"{config} is no run of vlm-fastgs; train its scene with ns-train vlm-fastgs, or --load-dir of this run")
-    return pipeline
-
-
 def _telling(ask: Callable[[LabelledView, Any], Any], told: Callable[[LabelledView], None]) -> Callable[[LabelledView, Any], Any]:
     def asked(view: LabelledView, what: Any) -> Any:
         answer = ask(view, what)
@@ -132,16 +117,14 @@ def _telling(ask: Callable[[LabelledView, Any], Any], told: Callable[[LabelledVi
 class _Query:
     """A trained model, asked by the names of photos."""
 
-    def __init__(self, pipeline: Any) -> None:
-        self.model = pipeline.model
+    def __init__(self, run: OpenRun) -> None:
+        self.model = run.model
         self.model.set_prompts([])
-        self.cameras: dict[str, Any] = {}
-        for data in (pipeline.datamanager.train_dataset, pipeline.datamanager.eval_dataset):
-            for index, file in enumerate(data.image_filenames):
-                self.cameras[file.stem] = data.cameras[index : index + 1]
+        self.cameras = {file.stem: camera for file, camera in run.photos()}
 
     def settings(self) -> dict[str, str]:
         """What the report says of the model."""
+        assert self.model.semantics is not None  # or there were no prompts to set
         about = self.model.semantics.about
         return {"mode": about.mode, "encoder": about.clip_fingerprint, "negatives": "; ".join(about.negatives)}
 
