@@ -1,0 +1,1 @@
+"""Which Gaussians a user means: selecting, growing, cleaning, and the box around them."""
