@@ -186,6 +186,30 @@ def test_a_map_is_the_relevancy_of_the_blended_feature(make: Callable[..., Stage
     assert (none == 0.5).all()
 
 
+def test_other_negatives_for_one_question(make: Callable[..., Stage]) -> None:
+    stage, camera = make(), Cloud().camera(1)
+    scene = stage.begin()
+    assert stage.run(scene) and scene.field is not None
+    means, own = stage.splats.means, stage.config.negatives
+    plain = scene.relevancy(means, ["red ball"])
+    assert torch.equal(scene.relevancy(means, ["red ball"], own), plain)
+    # Against itself a phrase ties everywhere; more negatives are never easier to beat.
+    assert torch.allclose(scene.relevancy(means, ["red ball"], ["red ball"]), torch.tensor(0.5), atol=1e-5)
+    easier, other = (scene.relevancy(means, ["red ball"], given) for given in ([own[0]], ["blue chair"]))
+    assert (easier >= plain - 1e-5).all() and not torch.allclose(other, plain, atol=1e-3)
+    assert torch.allclose(scene.relevancy(means, ["red ball"], [*own, "blue chair"]), plain.minimum(other), atol=1e-5)
+    maps, colours = scene.pictures(stage.splats, camera, ["red ball", "lamp"], negatives=["blue chair"])
+    with torch.no_grad():
+        picture, _ = blend(stage.splats, camera, scene.field.clip(means))
+    texts = scene.embed(["red ball", "lamp", "blue chair"])
+    assert torch.allclose(maps, relevancy(picture, texts[:2], texts[2:]), atol=1e-5)
+    assert torch.allclose(colours, scene.pictures(stage.splats, camera, ["red ball"])[1], atol=1e-4)
+    assert torch.equal(scene.relevancy(means, ["red ball"]), plain)  # of that question alone
+    for ask in (lambda: scene.relevancy(means, ["lamp"], []), lambda: scene.pictures(stage.splats, camera, [], negatives=())):
+        with pytest.raises(InputError, match="negatives are empty"):
+            ask()
+
+
 def test_lifted_features_within_a_budget(make: Callable[..., Stage]) -> None:
     roomy, tight = make(mode="lift"), make(mode="lift", lift_memory=1e-9)
     scenes = []

@@ -166,8 +166,11 @@ class SceneSemantics(nn.Module):
             self._encoder = found
         return self._encoder
 
-    def _asked(self, phrases: Sequence[str]) -> Tensor:  # [P + M, D]
-        return self.embed([*phrases, *self.about.negatives])
+    def _asked(self, phrases: Sequence[str], negatives: Sequence[str] | None) -> Tensor:  # [P + M, D]
+        negatives = self.about.negatives if negatives is None else negatives
+        if not negatives:
+            raise InputError("the negatives are empty, but every query has to beat some; give one or more, or leave them out")
+        return self.embed([*phrases, *negatives])
 
     def size(self) -> str:
         """In words."""
@@ -182,9 +185,17 @@ class SceneSemantics(nn.Module):
         self,
         means: Tensor,  # [N, 3] world, of all Gaussians
         phrases: Sequence[str],
+        negatives: Sequence[str] | None = None,
     ) -> Tensor:
-        """Of every Gaussian for every phrase. [N, P] in [0, 1]."""
-        scores = self.scores(means, self._asked(phrases))
+        """Of every Gaussian for every phrase. [N, P] in [0, 1].
+
+        Args:
+            negatives: phrases to beat instead of the scene's own.
+
+        Raises:
+            InputError: no negatives, as `embed`, or the Gaussians are not those that features were lifted for.
+        """
+        scores = self.scores(means, self._asked(phrases, negatives))
         return relevancy_from_scores(scores[:, : len(phrases)], scores[:, len(phrases) :])
 
     @torch.no_grad()
@@ -194,12 +205,20 @@ class SceneSemantics(nn.Module):
         camera: Pinhole,
         phrases: Sequence[str],
         inside: Tensor | None = None,  # [N] bool
+        negatives: Sequence[str] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Relevancy maps [H, W, P], 0.5 where nothing is, and the features in colours [H, W, 3].
 
-        Blended are P + M + 3 channels, never D. `inside` says which Gaussians are drawn.
+        Blended are P + M + 3 channels, never D.
+
+        Args:
+            inside: which Gaussians are drawn; None: all.
+            negatives: phrases to beat instead of the scene's own.
+
+        Raises:
+            InputError: as `relevancy`.
         """
-        texts = self._asked(phrases)
+        texts = self._asked(phrases, negatives)
         channels = self.scores(splats.means, torch.cat([texts, self.pca_axes.T]))
         if inside is not None:
             splats, channels = splats[inside], channels[inside]
