@@ -9,6 +9,8 @@ from torch import Tensor
 
 _HARMONICS = 2
 _RIDGE = 1e-3
+_WIDEST_GAP = 120.0
+"""Degrees around the axis without a camera, up to which photos surround a scene."""
 
 
 def orbit(
@@ -46,6 +48,20 @@ def orbit(
     rise = height.mean() + 0.6 * height.std() * torch.sin(angle)
     eye = focus + (reach * angle.cos())[:, None] * east + (reach * angle.sin())[:, None] * north + rise[:, None] * up
     return _look_at(eye, focus, up).to(camera_to_worlds.dtype)
+
+
+def surrounds(
+    camera_to_worlds: Tensor,  # [N, 3, 4]
+) -> bool:
+    """Whether photos were taken from all around what they look at, so that `orbit` leads where something was seen."""
+    if len(camera_to_worlds) < 3:
+        return False
+    poses = camera_to_worlds.double()
+    offset = poses[:, :, 3] - _nearest_to_lines(poses[:, :, 3], -poses[:, :, 2])
+    east, north, _ = _frame(poses[:, :, 1].mean(dim=0))
+    azimuth = torch.rad2deg(torch.atan2(offset @ north, offset @ east)).sort().values
+    gaps = torch.diff(azimuth, append=azimuth[:1] + 360)
+    return float(gaps.max()) <= _WIDEST_GAP
 
 
 def _nearest_to_lines(

@@ -1,0 +1,47 @@
+"""``vlmgs render-report``: one page about a run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vlmgs_ns.errors import InputError
+
+
+@dataclass
+class RenderReport:
+    """Write one HTML page about a run: held-out views, curves, guidance, what words find. Everything is inside the file."""
+
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The run, as ns-train wrote it: its folder or its config.yml."""
+    out: Path | None = None
+    """File to write; by default report.html in the run's folder."""
+    prompt: str | None = None
+    """Phrases to search the scene for: "red ball; wooden table". By default the run's own, or some of the scene's
+    labels."""
+    turntable_seconds: float = 4.0
+    """Length of the video of one turn, where the photos surround the scene; 0: no video."""
+
+    def run(self) -> None:
+        """Write it; what cannot work is refused before anything is rendered."""
+        if not 0 <= self.turntable_seconds <= 600:
+            raise InputError(
+                f"--turntable-seconds {self.turntable_seconds:g} is no length for a video; give a number from 0 to 600"
+            )
+        # As in `vlmgs demo`: read once, when torch is first imported.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        from vlmgs_ns.progress import say
+        from vlmgs_ns.report.write import check_output, write_report
+        from vlmgs_ns.runs import find_config, open_run
+        from vlmgs_ns.semantics.cache import format_size
+        from vlmgs_ns.semantics.config import parse_prompt
+
+        phrases = parse_prompt(self.prompt)
+        out = (self.out or find_config(self.run_folder).parent / "report.html").absolute()
+        check_output(out)
+        write_report(open_run(self.run_folder), out, phrases, self.turntable_seconds)
+        say(f"Wrote {out}  ({format_size(out.stat().st_size)}; open it in a browser)")

@@ -1,0 +1,102 @@
+"""The rounds of guidance that a run recorded, each with its pictures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One view of a round."""
+
+    view: str
+    reply: str
+    error: str
+    labels: tuple[str, ...]
+    """Of the boxes that were taken from the reply."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One round; nothing in it is more than text and numbers, whoever wrote the file."""
+
+    step: int
+    phase: str
+    backend: str
+    seconds: float
+    prompt: str
+    views: tuple[Asked, ...]
+    effect: dict[str, int]
+    """What it did to the Gaussians: selected, planted, added, refused, …"""
+    pictures: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """All of a run."""
+
+    rounds: tuple[Recorded, ...] = ()
+    damaged: int = 0
+    """Lines of the record that could not be read."""
+
+
+_EFFECTS = ("selected", "planted", "added", "refused", "floaters", "doomed", "targeted")
+
+
+def read_rounds(guidance: Path) -> Rounds:
+    """The rounds in a run's guidance folder, in the order of the file; none where there is no record."""
+    record = guidance / "rounds.jsonl"
+    if not record.is_file():
+        return Rounds()
+    rounds, damaged = [], 0
+    for line in record.read_text(encoding="utf-8", errors="replace").splitlines():
+        if not line.strip():
+            continue
+        try:
+            rounds.append(_round(json.loads(line), guidance))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            damaged += 1  # the run was killed as it wrote, or somebody edited the file
+    return Rounds(tuple(rounds), damaged)
+
+
+def _round(said: dict[str, Any], guidance: Path) -> Recorded:
+    step, phase = int(said["step"]), str(said["phase"])
+    names = said.get("pictures")
+    if names is None:
+        found = sorted(guidance.glob(f"{step:06d}_{_plain(phase)}_*.jpg"))
+    else:
+        found = [guidance / str(name) for name in names]
+    return Recorded(
+        step,
+        phase,
+        str(said.get("backend", "")),
+        float(said.get("seconds") or 0),
+        str(said.get("prompt", "")),
+        tuple(_asked(view) for view in said.get("views", [])),
+        {name: int(said[name]) for name in _EFFECTS if isinstance(said.get(name), int | float)},
+        tuple(path for path in found if _inside(path, guidance)),
+    )
+
+
+def _asked(said: dict[str, Any]) -> Asked:
+    return Asked(
+        str(said.get("view", "")),
+        str(said.get("reply") or ""),
+        str(said.get("error") or ""),
+        tuple(str(box.get("label", "")) for box in said.get("boxes", [])),
+        tuple(str(note) for note in said.get("notes", [])),
+    )
+
+
+def _plain(name: str) -> str:
+    """Without what a pattern of file names would read as more than a name."""
+    return "".join(letter for letter in name if letter.isalnum() or letter in "-_")
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    """Whether it is a file of that folder: a record names its pictures, never other files of the machine."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())

@@ -1,0 +1,70 @@
+"""The settings of a run, and which of them are not its method's own."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+_OF_EVERY_RUN = {
+    *("data", "output_dir", "experiment_name", "timestamp", "method_name", "relative_model_dir"),
+    *("pipeline.checkpoint_dir", "pipeline.datamanager.data"),
+}
+"""Names and places, which are another for every run and say nothing about how it was trained."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One of them, as a flag of ns-train is called."""
+
+    flag: str
+    value: str
+    usual: str | None
+    """The method's default; None where the method, or this setting of it, is not known here."""
+
+    @property
+    def differs(self) -> bool:
+        return self.usual is not None and self.value != self.usual
+
+
+def load_config(path: Path) -> Any:
+    """The config of a run, as nerfstudio's commands read it: by its own classes, so only from those one would also run."""
+    import yaml
+
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.Loader)
+
+
+def settings_of(config: Any) -> list[Setting]:
+    """Every setting of a trainer's config, with the default of its method on this machine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch deprecates is news for the developers of the methods that this imports
+        from nerfstudio.configs.method_configs import method_configs
+    usual = dict(_leaves(method_configs.get(config.method_name)))
+    length = f"{config.max_num_iterations}"
+    found = []
+    for name, value in _leaves(config):
+        if name in _OF_EVERY_RUN:
+            continue
+        default = usual.get(name)
+        # The trainer fills in how long the run is where nobody says so.
+        if name == "pipeline.model.run_length" and value == length:
+            default = value
+        found.append(Setting("--" + name.replace("_", "-"), value, default))
+    return found
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names of the settings inside a config with their values in words."""
+    if is_dataclass(value) and not isinstance(value, type):
+        inside: Mapping[str, Any] = vars(value)
+    elif isinstance(value, Mapping):
+        inside = value
+    else:
+        if name:
+            yield name, value.__qualname__ if isinstance(value, type) else str(value)
+        return
+    for key, part in inside.items():
+        if key != "_target":
+            yield from _leaves(part, f"{name}.{key}" if name else str(key))

@@ -1,0 +1,224 @@
+"""Everything about a run gathered, and the page written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmgs_ns import checkpoint
+from vlmgs_ns.atomic import replacing
+from vlmgs_ns.errors import InputError
+from vlmgs_ns.progress import say
+from vlmgs_ns.report.costs import Costs, costs_of, read_json
+from vlmgs_ns.report.curves import read_curves
+from vlmgs_ns.report.gallery import Find, phrases_of, search
+from vlmgs_ns.report.guidance_section import guidance_section
+from vlmgs_ns.report.html import Child, Html, tag
+from vlmgs_ns.report.next_commands import next_commands
+from vlmgs_ns.report.page import Tile, missing, page
+from vlmgs_ns.report.pictures import video
+from vlmgs_ns.report.rounds import read_rounds
+from vlmgs_ns.report.sections import costs_section, curves_section, next_section, run_section, views_section, words_section
+from vlmgs_ns.report.settings import load_config, settings_of
+from vlmgs_ns.report.turn import turntable
+from vlmgs_ns.report.views import HeldOut, held_out
+from vlmgs_ns.runs import OpenRun
+from vlmgs_ns.turntable import surrounds
+
+VIEWS_SHOWN = 6
+"""Most held-out views with pictures."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a run that was trained a moment ago, and can be found out of a run's folder only in part."""
+
+    title: str
+    intro: str
+    """A paragraph below the title."""
+    trained: HeldOut
+    """Held-out views, rendered with the finished Gaussians."""
+    before: HeldOut
+    """The same views, rendered with the Gaussians that training began with."""
+    gaussians_before: int
+    turntable: bytes
+    """An mp4."""
+    beside: Path
+    """The folder where commands to go on with write."""
+
+
+def check_output(out: Path) -> None:
+    """Refuse, before any work is done, a path that no page can be written to.
+
+    Raises:
+        InputError: it is a folder, is in none, or in one that cannot be written.
+    """
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; give the name of a file in it, such as {out / 'report.html'}")
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: there is no folder {out.parent}; make it, or write to another place")
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"{out}: the folder {out.parent} cannot be written; give another place with --out")
+
+
+def write_report(
+    run: OpenRun,
+    out: Path,
+    phrases: Sequence[str] = (),
+    turntable_seconds: float = 0.0,
+    known: Known | None = None,
+) -> Path:
+    """Write a run's page, whole or not at all.
+
+    Args:
+        run: with its checkpoint loaded.
+        out: file to write; one that exists is replaced.
+        phrases: to search the scene for; by default the run's own, or some of its scene's labels.
+        turntable_seconds: length of a video around a scene whose photos surround it; 0: none.
+        known: of a run that was trained just now, so that nothing is rendered twice.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        InputError: the path cannot be written, or ``phrases`` are given for a run that cannot be searched.
+    """
+    check_output(out)
+    config = load_config(run.config)
+    rounds = read_rounds(run.folder / "guidance")
+    curves = read_curves(run.folder)
+    machine = read_json(run.folder / "machine.json")
+    trained = known.trained if known else held_out(run.pipeline, VIEWS_SHOWN)
+    finds, source, lacking = _search(run, phrases)
+    costs = costs_of(run.folder, run.data, curves, rounds)
+    film = known.turntable if known else _film(run, turntable_seconds)
+
+    model = run.model
+    enabled = bool(getattr(getattr(config.pipeline.model, "guidance", None), "enabled", False))
+    semantics = read_json(run.folder / "semantics.json")
+    asked = [find.phrase for find in finds] if model.semantics is not None and model.semantics.complete else None
+    sections = [
+        views_section(trained, known.before if known else None),
+        curves_section(curves, rounds, config),
+        guidance_section(rounds, str(machine.get("guidance", "")), enabled),
+        words_section(finds, source, str(semantics.get("encoders", "")), lacking),
+        run_section(_facts(run, config), settings_of(config), machine),
+        costs_section(costs, _sizes(run)),
+        next_section(next_commands(run.config, known.beside if known else run.folder, asked)),
+    ]
+    title = known.title if known else f"{config.method_name} on {run.data.name}"
+    shown = None if film is None else video(film, "One turn around the scene, rendered from the Gaussians")
+    text = page(title, _intro(run, config, known), _tiles(run, trained, costs, known), shown, sections)
+    with replacing(out) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return out
+
+
+def _search(run: OpenRun, phrases: Sequence[str]) -> tuple[list[Find], str, Html | None]:
+    """What words find, whose words they are, and why there is nothing to show where that is so."""
+    if phrases:
+        return search(run, phrases), "the phrases that this page was made for", None
+    semantics = run.model.semantics
+    if semantics is None or not semantics.complete:
+        words = (
+            "The semantic stage was not finished."
+            if semantics is not None
+            else "The run has no semantic stage: the scene cannot be searched with words yet."
+        )
+        data, load = run.data, run.folder / "nerfstudio_models"
+        command = f"ns-train vlm-fastgs --data {data} --load-dir {load} --max-num-iterations 0"
+        return [], "", missing(words, " This adds it: ", tag("code", command))
+    own, source = phrases_of(run)
+    if not own:
+        return (
+            [],
+            "",
+            missing(
+                "The run was given no phrases. Show what some find: ",
+                tag("code", f'vlmgs render-report {run.folder} --prompt "red ball; wooden table"'),
+            ),
+        )
+    try:
+        return search(run, own), source, None
+    except InputError as error:  # the encoder of another machine: the rest of the page is none the worse
+        return [], "", missing(str(error).removeprefix("Error: "))
+
+
+def _film(run: OpenRun, seconds: float) -> bytes | None:
+    if seconds <= 0:
+        return None
+    if not surrounds(run.pipeline.datamanager.train_dataset.cameras.camera_to_worlds):
+        say("No turntable: the photos do not surround the scene")
+        return None
+    return turntable(run.pipeline, seconds)
+
+
+def _iterations(run: OpenRun) -> tuple[int, int]:
+    """Iterations behind the newest checkpoint, and those that its schedule has."""
+    return checkpoint.steps_in(run.folder / "nerfstudio_models")[-1] + 1, run.model.run_length
+
+
+def _intro(run: OpenRun, config: Any, known: Known | None) -> list[Html]:
+    data = run.pipeline.datamanager
+    done, planned = _iterations(run)
+    cameras = data.train_dataset.cameras
+    sizes = sorted({(int(w), int(h)) for w, h in zip(cameras.width.flatten(), cameras.height.flatten(), strict=True)})
+    size = (
+        f"{sizes[0][0]} by {sizes[0][1]}"
+        if len(sizes) == 1
+        else f"up to {max(w for w, _ in sizes)} by {max(h for _, h in sizes)}"
+    )
+    words = (
+        f"{config.method_name}, {done:,} iterations on {len(data.train_dataset)} photos of {size} pixels; "
+        f"{len(data.eval_dataset)} photos held out."
+    )
+    parts = [tag("p", known.intro)] if known else []
+    parts.append(tag("p", words, class_="soft"))
+    if done < planned:
+        parts.append(
+            missing(
+                f"This run was stopped, or is not over: its newest checkpoint has {done:,} of {planned:,} iterations. "
+                "The page shows that checkpoint."
+            )
+        )
+    return parts
+
+
+def _tiles(run: OpenRun, trained: HeldOut, costs: Costs, known: Known | None) -> list[Tile]:
+    tiles = []
+    if trained.scores:
+        psnr, ssim = "PSNR of held-out photos", "SSIM of held-out photos"
+        if known:
+            psnr, ssim = (
+                f"PSNR, {known.before.mean('psnr'):.2f} before training",
+                f"SSIM, {known.before.mean('ssim'):.3f} before training",
+            )
+        tiles += [Tile(f"{trained.mean('psnr'):.2f} dB", psnr), Tile(f"{trained.mean('ssim'):.3f}", ssim)]
+    start = f"Gaussians, {known.gaussians_before:,} at the start" if known else "Gaussians"
+    tiles.append(Tile(f"{len(run.model.means):,}", start))
+    if costs.training is not None:
+        stage = "" if costs.semantics is None else f", {costs.semantics:.0f} s semantic stage"
+        tiles.append(Tile(f"{costs.training:,.0f} s", f"training{stage}"))
+    return tiles
+
+
+def _facts(run: OpenRun, config: Any) -> list[tuple[Child, ...]]:
+    done, planned = _iterations(run)
+    return [
+        ("method", str(config.method_name)),
+        ("data", str(run.data)),
+        ("run", str(run.folder)),
+        ("iterations", f"{done:,}" if done >= planned else f"{done:,} of {planned:,}"),
+        ("started", str(config.timestamp)),
+    ]
+
+
+def _sizes(run: OpenRun) -> list[tuple[Child, ...]]:
+    semantics = run.model.semantics
+    return [
+        ("Gaussians", f"{len(run.model.means):,}"),
+        ("semantics", semantics.size() if semantics is not None and semantics.complete else "none"),
+    ]
