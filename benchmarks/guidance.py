@@ -51,6 +51,7 @@ class Oracle:
     name = "oracle"
     fingerprint = "oracle"
     coordinates = "thousandths"
+    needs_evidence = True
 
     def __init__(self, scene: Path) -> None:
         from PIL import Image
@@ -100,6 +101,7 @@ class Everywhere:
     name = "everywhere"
     fingerprint = "everywhere"
     coordinates = "thousandths"
+    needs_evidence = True
 
     def check(self) -> None:
         """Nothing can be missing."""

@@ -55,11 +55,8 @@ class ModelStudio:
         points = []
         for index in range(len(cameras)):
             width, height = int(cameras.width[index]), int(cameras.height[index])
-            scale = min(1.0, self.picture_size / max(width, height))
-            small = max(1, round(width * scale)), max(1, round(height * scale))
-            K = intrinsics[index] * intrinsics.new_tensor([[small[0] / width], [small[1] / height], [1.0]])
-            pose = cameras.camera_to_worlds[index].to(self.model.device)
-            points.append(Viewpoint(pose, K.to(self.model.device), *small, photo=index))
+            pose, K = cameras.camera_to_worlds[index].to(self.model.device), intrinsics[index].to(self.model.device)
+            points.append(Viewpoint(pose, K, width, height, photo=index).within(self.picture_size))
         return points
 
     def photo(self, viewpoint: Viewpoint) -> Tensor:  # [H, W, 3]

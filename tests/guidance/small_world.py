@@ -86,6 +86,7 @@ class Scripted:
         self.name = "scripted"
         self.fingerprint = fingerprint
         self.coordinates = coordinates
+        self.needs_evidence = True
         self.asked: list[Sequence[Question]] = []
         self.released = 0
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.guidance.small_world import HEIGHT, WIDTH, Scripted, SmallStudio, says
 from vlmgs_ns.guidance.backends.residual import ResidualBackend
-from vlmgs_ns.guidance.question import Phase
+from vlmgs_ns.guidance.question import Evidence, Phase
 from vlmgs_ns.guidance.questions import Survey, pixels, survey
 from vlmgs_ns.guidance.schedule import choose_views
 
@@ -80,6 +80,23 @@ def test_a_prompt_states_the_size_that_the_model_will_see() -> None:
     assert "280 wide and 196 high" in ask("detail", 1, studio=studio, backend=backend, size=640).questions[0].prompt
     assert "140 wide and 84 high" in ask("detail", 1, studio=studio, backend=backend, size=150).questions[0].prompt
     assert "thousandths" in ask("detail", 1, studio=studio, size=150).questions[0].prompt
+
+
+@pytest.mark.parametrize("phase", ["detail", "background", "novel", "compare"])
+def test_a_backend_without_need_of_evidence_is_given_none_at_the_size_it_looks_at(phase: Phase) -> None:
+    backend = Scripted(says(None))
+    backend.needs_evidence = False
+    studio, small = SmallStudio(), (HEIGHT // 2, WIDTH // 2, 3)
+    studio.photo = lambda viewpoint: torch.zeros(viewpoint.height, viewpoint.width, 3)  # type: ignore[method-assign]
+    found = ask(phase, studio=studio, backend=backend, size=WIDTH // 2)
+    assert studio.shots == 3  # one per view: also the clear view from a new viewpoint is rendered once
+    for point, question in zip(found.viewpoints, found.questions, strict=True):
+        assert question.evidence == Evidence() and {picture.shape for picture in question.pictures} == {small}
+        assert len(question.pictures) == (2 if phase == "compare" else 1)
+        assert (point.height, point.width) == small[:2] and (pixels(studio.shoot(point).rgb) == question.pictures[0]).all()
+    large = ask(phase, studio=SmallStudio()).questions[0].pictures[0]
+    half = np.stack([large[y::2, x::2] for y in (0, 1) for x in (0, 1)]).mean(axis=0)
+    assert abs(half - found.questions[0].pictures[0]).mean() < 12  # the same view, in fewer pixels
 
 
 def test_pixels_are_rounded_and_clamped() -> None:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.guidance.small_world import BALL, BALL_BOX, HEIGHT, SHELL, WIDTH, Scripted, SmallStudio, says
 from vlmgs_ns.densify.strategy import Round as Densification
@@ -95,7 +97,12 @@ def test_a_floater_that_no_photo_shows_is_doomed_and_what_photos_show_is_densifi
     studio.means[BALL], studio.scales[BALL] = torch.tensor([0.0, 0.0, 1.0]), 0.05
     assert all(seen_mass(studio.shoot(point).info)[BALL] == 0 for point in studio.points)
     above = torch.tensor([[[1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 1.0, 2.0]]])
-    monkeypatch.setattr(questions, "novel_viewpoints", lambda *arguments: above)
+
+    def straight_above(poses: Any, count: int, generator: Any, clearance: Any, least: float) -> torch.Tensor:
+        clearance(above[0])
+        return above
+
+    monkeypatch.setattr(questions, "novel_viewpoints", straight_above)
     state: dict[str, Any] = {}
     middle = '[{"bbox_2d": [250, 250, 750, 750], "label": "floater"}]'
     Steering(config(("novel",)), Scripted(says(middle)), None, None).step(0, studio, state)
@@ -250,7 +257,9 @@ def test_the_end_does_not_wait_for_a_backend_that_hangs(
     guide = Steering(config(blocking=False), backend, None, tmp_path)
     guide.step(0, studio, {})
     guide.close()
-    assert backend.released == 0 and not (tmp_path / "rounds.jsonl").exists()
+    assert backend.released == 0
+    (line,) = lines(tmp_path)
+    assert line["left_out"] == "the run ended before it was answered" and line["views"] == line["pictures"] == []
     event.set()
 
 
@@ -289,7 +298,76 @@ def test_every_round_is_recorded_with_what_it_did(studio: SmallStudio, tmp_path:
     assert failed["selected"] == 0 and failed["views"][0]["error"] == "the server is on fire"
     assert last["step"] == 20 and "added" not in last
     assert (guide.tally.rounds, guide.tally.failures, guide.tally.added) == (3, 1, 7)
-    assert len(list(tmp_path.glob("*.jpg"))) == 18
+    assert len(list(tmp_path.glob("*.jpg"))) == 19
+
+
+def test_one_view_of_a_round_is_seen_again_when_its_densification_is_half_a_phase_old(
+    studio: SmallStudio, tmp_path: Path
+) -> None:
+    small = '[{"bbox_2d": [240, 160, 760, 840]}]'
+    backend = Scripted(lambda questions: [Answer(BALL_BOX if k == 3 else small) for k in range(len(questions))])
+    guide = Steering(config(), backend, None, tmp_path)
+    guide.step(0, studio, {})
+    guide.densified(Densification(2))
+    studio.colors = torch.ones_like(studio.colors)
+    guide.step(6, studio, {})
+    assert not (tmp_path / "rounds.jsonl").exists()
+    shots = studio.shots
+    guide.step(7, studio, {})
+    assert studio.shots == shots + 1
+    (line,) = lines(tmp_path)
+    names = [f"000000_detail_{k}.jpg" for k in range(6)]
+    assert line["pictures"] == [*names[:4], "000000_detail_3_after.jpg", *names[4:]]
+    assert sorted(line["pictures"]) == sorted(path.name for path in tmp_path.glob("*.jpg"))
+    before, after = (
+        np.asarray(Image.open(tmp_path / f"000000_detail_3{name}.jpg")).reshape(-1, 3).mean() for name in ("", "_after")
+    )
+    assert after > before + 30  # the shell is white now
+
+
+@pytest.mark.parametrize(("settings", "reply"), [({"save_regions": False}, BALL_BOX), ({}, "[]")])
+def test_nothing_is_rendered_again_for_no_picture(settings: Any, reply: str, studio: SmallStudio, tmp_path: Path) -> None:
+    guide = Steering(config(**settings), Scripted(says(reply)), None, tmp_path)
+    guide.step(0, studio, {})
+    guide.densified(Densification(2))
+    (line,) = lines(tmp_path)  # there is nothing to wait for
+    assert len(line["pictures"]) == len(list(tmp_path.glob("*.jpg"))) == (6 if reply == "[]" else 0)
+    shots = studio.shots
+    guide.step(9, studio, {})
+    guide.close()
+    assert studio.shots == shots and len(lines(tmp_path)) == 1
+
+
+def test_a_compared_view_is_seen_again_too(studio: SmallStudio, tmp_path: Path) -> None:
+    guide = Steering(config(("compare",)), Scripted(says('[{"bbox_2d": [0, 0, 250, 500]}]')), None, tmp_path)
+    guide.step(0, studio, {})
+    guide.step(5, studio, {})
+    assert lines(tmp_path)[0]["pictures"][1] == "000000_compare_0_after.jpg"
+
+
+def test_rounds_that_do_not_take_place_are_recorded_with_the_reason(studio: SmallStudio, tmp_path: Path) -> None:
+    event = threading.Event()
+    backend = Scripted(lambda questions: [Answer(None, "no")] * len(questions) if event.wait(20) else [])
+    guide = Steering(config(("detail", "background"), blocking=False, max_failures=1), backend, None, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        guide.step(0, studio, {})
+        event.set()
+        while guide.worker.busy:
+            guide.step(1, studio, {})
+            time.sleep(0.01)
+        guide.step(10, studio, {})
+    first, failed, *rest = lines(tmp_path)
+    assert (first["phase"], first["left_out"], first["views"]) == ("background", "the one before still runs", [])
+    assert failed["phase"] == "detail" and "left_out" not in failed
+    paused = "guidance paused after 1 failed rounds in a row"
+    assert [(line["step"], line["phase"], line["left_out"]) for line in rest] == [
+        (10, "detail", paused),
+        (10, "background", paused),
+    ]
+    studio.extent = lambda: 100.0  # type: ignore[method-assign]
+    Steering(config(("novel",)), backend, None, tmp_path / "novel").step(0, studio, {})
+    assert lines(tmp_path / "novel")[0]["left_out"] == "no view is free of what stands before it"
 
 
 def test_a_record_that_cannot_be_written_costs_a_warning(studio: SmallStudio, tmp_path: Path) -> None:

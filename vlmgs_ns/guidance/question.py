@@ -37,6 +37,7 @@ class Question:
     prompt: str
     pictures: tuple[NDArray[np.uint8], ...]  # each [H, W, 3]: the render, and for "compare" the photo as the second
     evidence: Evidence = field(default_factory=Evidence)
+    """Empty where the backend does not need it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Backend(Protocol):
     fingerprint: str
     """Identifies the model and its settings: equal fingerprints give equal replies to equal questions."""
     coordinates: Coordinates
+    needs_evidence: bool
+    """Whether it reads a question's evidence; questions to those that do not have none, because training would pay for it."""
 
     def check(self) -> None:
         """Raise `InputError` if the backend cannot work at all; called once before training, quick, loads nothing large."""

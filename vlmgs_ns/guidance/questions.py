@@ -54,54 +54,69 @@ def survey(
 ) -> Survey:
     """Render the views of a round and put the phase's question about each.
 
+    Only a backend that needs evidence is given any; the others' views have the size that they look at.
+
     Args:
         max_image_size: longer side to which a backend with a model shrinks pictures; the prompt says what it then sees.
         earlier: renders of photos' views in an earlier state, by the photo's index; those of another size are ignored.
     """
     cameras = studio.viewpoints()
+    if not backend.needs_evidence:
+        cameras = [camera.within(max_image_size) for camera in cameras]
     if phase == "novel":
-        viewpoints = _unseen(count, step, studio, cameras)
+        shots = _unseen(count, step, studio, cameras)
     else:
-        viewpoints = [cameras[k] for k in choose_views(phase, count, len(cameras), step)]
+        chosen = [cameras[k] for k in choose_views(phase, count, len(cameras), step)]
+        shots = [(viewpoint, studio.shoot(viewpoint)) for viewpoint in chosen]
     questions = []
-    for viewpoint in viewpoints:
-        shot = studio.shoot(viewpoint)
+    for viewpoint, shot in shots:
         pictures = [pixels(shot.rgb)]
-        photo = before = None
-        if viewpoint.photo is not None:
-            photo = studio.photo(viewpoint)
-            before = earlier.get(viewpoint.photo)
-        if phase == "compare" and photo is not None:
-            pictures.append(pixels(photo))
-        evidence = Evidence(
-            photo=None if photo is None else array(photo),
-            earlier=None if before is None or before.shape != pictures[0].shape else before.astype(np.float32) / 255,
-            depth=array(shot.depth),
-            coverage=array(shot.coverage),
-            disagreement=_disagreement(viewpoint, shot, studio, cameras) if phase == "novel" else None,
-            subject=viewpoint.project(studio.centre()),
-        )
+        if phase == "compare":
+            pictures.append(pixels(studio.photo(viewpoint)))
+        evidence = Evidence()
+        if backend.needs_evidence:
+            evidence = _evidence(
+                viewpoint, shot, studio, cameras, None if viewpoint.photo is None else earlier.get(viewpoint.photo)
+            )
         seen = seen_size(viewpoint.width, viewpoint.height, max_image_size, SQUARE[backend.coordinates])
         text = prompt(phase, backend.coordinates, *seen)
         questions.append(Question(phase, text, tuple(pictures), evidence))
-    return Survey(questions, viewpoints)
+    return Survey(questions, [viewpoint for viewpoint, _ in shots])
 
 
-def _unseen(count: int, step: int, studio: Studio, cameras: list[Viewpoint]) -> list[Viewpoint]:
-    """New viewpoints between the cameras, none of them inside a surface."""
+def _evidence(
+    viewpoint: Viewpoint,
+    shot: Shot,
+    studio: Studio,
+    cameras: list[Viewpoint],
+    earlier: NDArray[np.uint8] | None,
+) -> Evidence:
+    """All that is known about a view; taken now, because training goes on while the backend looks."""
+    new = viewpoint.photo is None
+    return Evidence(
+        photo=None if new else array(studio.photo(viewpoint)),
+        earlier=None if earlier is None or earlier.shape != tuple(shot.rgb.shape) else earlier.astype(np.float32) / 255,
+        depth=array(shot.depth),
+        coverage=array(shot.coverage),
+        disagreement=_disagreement(viewpoint, shot, studio, cameras) if new else None,
+        subject=viewpoint.project(studio.centre()),
+    )
+
+
+def _unseen(count: int, step: int, studio: Studio, cameras: list[Viewpoint]) -> list[tuple[Viewpoint, Shot]]:
+    """New viewpoints between the cameras, none of them inside a surface, with the render that told so."""
     like = cameras[0]
-
-    def at(pose: Tensor) -> Viewpoint:
-        return Viewpoint(pose, like.K, like.width, like.height)
+    shots: list[tuple[Viewpoint, Shot]] = []
 
     def clearance(pose: Tensor) -> float:
-        shot = studio.shoot(at(pose))
-        return clearance_from_depth(shot.depth, shot.coverage)
+        viewpoint = Viewpoint(pose.to(like.camera_to_world), like.K, like.width, like.height)
+        shots.append((viewpoint, studio.shoot(viewpoint)))
+        return clearance_from_depth(shots[-1][1].depth, shots[-1][1].coverage)
 
     poses = torch.stack([camera.camera_to_world for camera in cameras])
     generator = torch.Generator().manual_seed(step)
     found = novel_viewpoints(poses.cpu(), count, generator, clearance, MIN_CLEARANCE * studio.extent())
-    return [at(pose.to(like.camera_to_world)) for pose in found]
+    return [next(pair for pair in shots if torch.equal(pair[0].camera_to_world.cpu(), pose)) for pose in found]
 
 
 def _disagreement(viewpoint: Viewpoint, shot: Shot, studio: Studio, cameras: list[Viewpoint]) -> NDArray[np.float32]:

@@ -1,4 +1,8 @@
-"""What every round asked, heard and did, in the run's folder: `rounds.jsonl` and one picture per view."""
+"""What every round asked, heard and did, in the run's folder: `rounds.jsonl` and one picture per view.
+
+A line names its pictures: of each view the render that was asked about, with its boxes, and of one view also the render once
+what the round did has settled. A round that did not take place has a line with the reason.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmgs_ns.atomic import replacing
-from vlmgs_ns.guidance.regions import mask, picture
+from vlmgs_ns.guidance.question import Phase
+from vlmgs_ns.guidance.regions import mask, picture, union_area
 from vlmgs_ns.guidance.round import Round
+
+CANNOT = (OSError, ValueError, TypeError)
+"""What a full or read-only disk raises, and values that a file cannot hold."""
 
 
 def summary(round_: Round, backend: str, effect: dict[str, Any]) -> dict[str, Any]:
@@ -33,6 +42,7 @@ def summary(round_: Round, backend: str, effect: dict[str, Any]) -> dict[str, An
             }
             for view, regions in zip(round_.views, round_.regions or [], strict=False)
         ],
+        "pictures": round_.pictures,
         **effect,
     }
 
@@ -43,29 +53,64 @@ class Record:
     def __init__(self, folder: Path, pictures: bool) -> None:
         self.folder = folder
         self.pictures = pictures
+        self._fault: Exception | None = None
 
-    def write(self, round_: Round, backend: str, effect: dict[str, Any], inverted: bool) -> None:
-        """Add one round; `inverted`: the Gaussians outside of the boxes were meant."""
+    def draw(self, round_: Round) -> None:
+        """Write a picture of every answer and note their names in the round; on the worker's thread, so `write` warns."""
+        for k in range(len(round_.regions or []) if self.pictures else 0):
+            regions, render = (round_.regions or [])[k].boxes, round_.questions[k].pictures[0]
+            marked = None
+            if regions:
+                inside = mask(regions, render.shape[1], render.shape[0])
+                marked = ~inside if round_.inverted else inside
+            self._save(round_, f"{round_.step:06d}_{round_.phase}_{k}.jpg", picture(render, regions, marked), None)
+
+    def widest(self, round_: Round) -> int | None:
+        """The view of a round whose boxes cover most, the one to look at again; None: nothing was boxed, or none is drawn."""
+        areas = [union_area(regions.boxes) for regions in round_.regions or []]
+        return areas.index(max(areas)) if self.pictures and any(areas) else None
+
+    def draw_after(
+        self,
+        round_: Round,
+        view: int,
+        render: NDArray[np.uint8],  # [H, W, 3]
+    ) -> None:
+        """Write how a view looks after the round, with its boxes; the name follows that of the picture from before."""
+        boxes = (round_.regions or [])[view].boxes
+        before = f"{round_.step:06d}_{round_.phase}_{view}"
+        self._save(round_, f"{before}_after.jpg", picture(render, boxes), f"{before}.jpg")
+
+    def write(self, round_: Round, backend: str, effect: dict[str, Any]) -> None:
+        """Add one round."""
+        self._append(summary(round_, backend, effect))
+
+    def leave_out(self, phase: Phase, step: int, backend: str, reason: str) -> None:
+        """Add a round that was due and did not take place, or was not answered."""
+        self._append({**summary(Round(phase, step, []), backend, {"selected": 0}), "left_out": reason})
+
+    def _append(self, line: dict[str, Any]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "rounds.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(summary(round_, backend, effect), default=str, allow_nan=False) + "\n")
-            if self.pictures:
-                for k, regions in enumerate(round_.regions or []):
-                    self._draw(round_, k, regions.boxes, inverted)
-        except (OSError, ValueError, TypeError) as error:
+                file.write(json.dumps(line, default=str, allow_nan=False) + "\n")
+            fault, self._fault = self._fault, None
+        except CANNOT as error:
+            fault = error
+        if fault is not None:
             warnings.warn(
-                f"{self.folder}: this round of guidance could not be recorded ({error}); training goes on", stacklevel=2
+                f"{self.folder}: this round of guidance could not be recorded ({fault}); training goes on", stacklevel=2
             )
 
-    def _draw(self, round_: Round, k: int, boxes: Any, inverted: bool) -> None:
+    def _save(self, round_: Round, name: str, drawn: NDArray[np.uint8], after: str | None) -> None:
         from PIL import Image
 
-        render = round_.questions[k].pictures[0]
-        marked = mask(boxes, render.shape[1], render.shape[0])
-        shown = None
-        if len(boxes):
-            shown = ~marked if inverted else marked
-        path = self.folder / f"{round_.step:06d}_{round_.phase}_{k}.jpg"
-        with replacing(path) as partial:
-            Image.fromarray(np.ascontiguousarray(picture(render, boxes, shown))).save(partial, quality=88)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self.folder / name) as partial:
+                Image.fromarray(np.ascontiguousarray(drawn)).save(partial, quality=88)
+        except CANNOT as error:
+            self._fault = error
+            return
+        at = round_.pictures.index(after) + 1 if after in round_.pictures else len(round_.pictures)
+        round_.pictures.insert(at, name)

@@ -45,6 +45,13 @@ class Round:
     regions: list[ViewRegions] | None = None
     seconds: float = 0.0
     """How long the backend took."""
+    pictures: list[str] = field(default_factory=list)
+    """Files that show it, in the run's guidance folder."""
+
+    @property
+    def inverted(self) -> bool:
+        """Whether what lies outside of the boxes is meant."""
+        return self.phase == "background"
 
     @property
     def failed(self) -> bool:
@@ -70,9 +77,16 @@ def read(answer: Answer, question: Question, backend: Backend) -> ViewRegions:
 class Worker:
     """Runs rounds one at a time beside training."""
 
-    def __init__(self, backend: Backend, memory: ReplyMemory | None = None) -> None:
+    def __init__(
+        self, backend: Backend, memory: ReplyMemory | None = None, finish: Callable[[Round], None] | None = None
+    ) -> None:
+        """
+        Args:
+            finish: called with each round once it is answered, on the worker's thread.
+        """
         self.backend = backend
         self.memory = memory
+        self._finish = finish
         self._thread: threading.Thread | None = None
         self._round: Round | None = None
 
@@ -80,6 +94,11 @@ class Worker:
     def busy(self) -> bool:
         """Whether a round was begun and not yet collected."""
         return self._round is not None
+
+    @property
+    def round(self) -> Round | None:
+        """The round that was begun and not yet collected."""
+        return self._round
 
     def begin(self, round_: Round) -> None:
         """Ask, and return at once.
@@ -121,6 +140,8 @@ class Worker:
             failure = Answer(None, f"{type(error).__name__}: {error}")
             round_.regions = [read(failure, question, self.backend) for question in round_.questions]
         round_.seconds = time.perf_counter() - began
+        if self._finish is not None:
+            self._finish(round_)
 
     def _ask(self, questions: list[Question]) -> list[Answer]:
         """Answers from memory where it has them, else from the backend."""

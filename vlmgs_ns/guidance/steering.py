@@ -1,7 +1,8 @@
 """Guidance as training sees it: at every step, begin what is due and use what has been answered.
 
-Everything here runs on the training thread and is quick; only the backend works elsewhere. What a round decides is left in the
-strategy's state as `focus` (per Gaussian, what to densify) and `doomed` (what to prune), and used by the next densification.
+Everything here runs on the training thread and is quick; the backend works elsewhere, and pictures are drawn there. What a round
+decides is left in the strategy's state as `focus` (per Gaussian, what to densify) and `doomed` (what to prune), and used by the
+next densification.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vlmgs_ns.densify.strategy import Round as Densification
 from vlmgs_ns.guidance.focus import UNSEEN, WITNESSES, TracedView, focus, seen_mass
 from vlmgs_ns.guidance.memory import ReplyMemory
 from vlmgs_ns.guidance.planting import plant
-from vlmgs_ns.guidance.question import Backend
+from vlmgs_ns.guidance.question import Backend, Phase
 from vlmgs_ns.guidance.questions import pixels, survey
 from vlmgs_ns.guidance.record import Record
 from vlmgs_ns.guidance.regions import mask
@@ -28,12 +29,21 @@ from vlmgs_ns.guidance.round import Round, Worker
 from vlmgs_ns.guidance.schedule import GuidanceConfig, choose_views
 from vlmgs_ns.guidance.studio import Studio, Viewpoint
 
-PATIENCE = 5.0
+PATIENCE = 1.0
 """Seconds that the end of a run waits for a round that is still out."""
-
 
 RESIDUAL = "residual"
 """The backend that is always waited for: its answers take milliseconds, and so runs without a model repeat exactly."""
+
+
+@dataclass
+class Settling:
+    """A round that was used and is recorded once its effect is known."""
+
+    round: Round
+    effect: dict[str, Any]
+    due: int | None = None
+    """The step at which one of its views is looked at again; None: not before what it wished for is done."""
 
 
 @dataclass
@@ -58,8 +68,8 @@ class Steering:
             folder: where rounds are recorded; None: nowhere.
         """
         self.config = config
-        self.worker = Worker(backend, memory)
         self.record = None if folder is None else Record(folder, config.save_regions)
+        self.worker = Worker(backend, memory, None if self.record is None else self.record.draw)
         self.tally = Tally()
         self.targets: dict[int, Tensor] = {}
         """Of targeted optimisation: photo index → pixels [H, W] bool in which the loss counts more."""
@@ -68,14 +78,20 @@ class Steering:
         self._earlier: dict[int, NDArray[np.uint8]] = {}
         self._failed_in_a_row = 0
         self._paused = False
-        self._unrecorded: tuple[Round, dict[str, Any]] | None = None
+        self._settling: Settling | None = None
         self._released = False
 
     def step(self, step: int, studio: Studio, state: dict[str, Any]) -> None:
         """Use an answer that has come, and begin the rounds that are due at `step`; `state` is the strategy's."""
         self._use(self.worker.collect(), studio, state)
-        for phase in self.config.due(step) if not self._paused else ():
+        if self._settling is not None and self._settling.due is not None and step >= self._settling.due:
+            self._settle(studio)
+        for phase in self.config.due(step):
+            if self._paused:
+                self._leave_out(phase, step, f"guidance paused after {self.config.max_failures} failed rounds in a row")
+                continue
             if self.worker.busy:
+                self._leave_out(phase, step, "the one before still runs")
                 warnings.warn(f"guidance: the {phase} round of step {step} is left out, the one before still runs", stacklevel=2)
                 continue
             self._begin(phase, step, studio)
@@ -89,17 +105,22 @@ class Steering:
     def densified(self, report: Densification) -> None:
         """Told after each densification what it did; the round it used is recorded with it."""
         self.tally.added += report.focused
-        if self._unrecorded is not None:
-            round_, effect = self._unrecorded
-            self._write(round_, {**effect, "added": report.focused, "refused": report.refused, "doomed": report.doomed})
+        settling = self._settling
+        if settling is None or settling.due is not None:
+            return
+        settling.effect |= {"added": report.focused, "refused": report.refused, "doomed": report.doomed}
+        settling.due = self._half_way(settling.round, report.step)
+        if self._seen_again(settling) is None:
+            self._settle(None)
 
     def close(self) -> None:
         """The run is over: record what is left, wait shortly for a round still out, and give the backend's memory back."""
-        if self._unrecorded is not None:
-            self._write(*self._unrecorded)
+        self._settle(None)
         late = self.worker.collect(wait=PATIENCE)
         if late is not None:
             self._write(late, {"selected": 0, "late": True})
+        elif self.worker.round is not None:
+            self._leave_out(self.worker.round.phase, self.worker.round.step, "the run ended before it was answered")
         self.worker.release()
 
     def get_state(self) -> dict[str, Any]:
@@ -120,13 +141,14 @@ class Steering:
         self.targets = dict(state["targets"])
 
     @torch.no_grad()
-    def _begin(self, phase: Any, step: int, studio: Studio) -> None:
+    def _begin(self, phase: Phase, step: int, studio: Studio) -> None:
         schedule = self.config.phase(phase)
         backend, max_size = self.worker.backend, self.config.max_image_size
         asked = survey(phase, schedule.views, step, studio, backend, max_size, self._earlier)
-        if phase == "detail":
+        if phase == "detail" and backend.needs_evidence:
             self._remember(step + max(1, int(schedule.every)), schedule.views, studio)
         if not asked.questions:
+            self._leave_out(phase, step, "no view is free of what stands before it")
             return
         views = [{"name": _name(point.photo), "viewpoint": point} for point in asked.viewpoints]
         self.worker.begin(Round(phase, step, asked.questions, views))
@@ -143,37 +165,60 @@ class Steering:
             return
         self.last = done
         self.tally.rounds += 1
-        if self._unrecorded is not None:
-            self._write(*self._unrecorded)
+        self._settle(studio)
         if done.failed:
             self._fail(done)
             return
         self._failed_in_a_row = 0
         if done.phase == "compare":
-            effect = self._target(done)
-            self._write(done, effect)
+            self._settling = Settling(done, self._target(done), self._half_way(done, done.step))
             return
         effect = self._focus(done, studio, state)
         self.tally.selected += effect["selected"]
-        self._unrecorded = done, effect
+        if any(effect.values()):
+            self._settling = Settling(done, effect)
+        else:
+            self._write(done, effect)
+
+    def _half_way(self, done: Round, step: int) -> int:
+        """When to look again at what a round did at `step`: it has been trained by then, and nothing else was asked for."""
+        return step + int(self.config.phase(done.phase).every) // 2
+
+    def _seen_again(self, settling: Settling) -> int | None:
+        """Which of the round's views is looked at again."""
+        return None if self.record is None or settling.due is None else self.record.widest(settling.round)
+
+    @torch.no_grad()
+    def _settle(self, studio: Studio | None) -> None:
+        """Record the round that was used, with another look at one of its views if what it wished for was done meanwhile."""
+        settling, self._settling = self._settling, None
+        if settling is None:
+            return
+        view = self._seen_again(settling)
+        if studio is not None and self.record is not None and view is not None:
+            render = studio.shoot(settling.round.views[view]["viewpoint"]).rgb
+            self.record.draw_after(settling.round, view, pixels(render))
+        self._write(settling.round, settling.effect)
 
     def _focus(self, done: Round, studio: Studio, state: dict[str, Any]) -> dict[str, Any]:
         """Leave the round's wishes in the strategy's state; what was wished."""
         schedule = self.config.phase(done.phase)
         meant = self._meant(done)
+        if not any(bool(region.any()) for _, region in meant):
+            return {"selected": 0, "planted": 0}
         planted = self._plant(done, meant, studio)
-        state["planted"] = (state.get("planted") or 0) + planted
         self.tally.added += planted
         views = (TracedView(studio.shoot(point).info, pixels_) for point, pixels_ in meant)
         # a floater may be seen from a single new viewpoint
         weights = focus(views, schedule.max_points, witnesses=1 if done.phase == "novel" else WITNESSES)
-        if len(weights) == 0:
-            return {"selected": 0, "planted": planted}
         doomed = torch.zeros_like(weights, dtype=torch.bool)
         if done.phase == "novel":
             doomed = self._in_no_photo(weights > 0, studio)
             weights = torch.where(doomed, torch.zeros_like(weights), weights)
         effect = {"selected": int((weights > 0).sum()), "planted": planted, "floaters": int(doomed.sum())}
+        if not any(effect.values()):
+            return effect  # a wish for nothing would still cost a densification
+        state["planted"] = (state.get("planted") or 0) + planted
         # what the round before wished for may not have been done yet
         if state.get("focus") is not None:
             weights = torch.maximum(weights, state["focus"])
@@ -190,7 +235,7 @@ class Steering:
             if regions.failed or (done.phase == "background" and not regions.boxes):
                 continue  # nobody said where the subject is: that does not make everything background
             inside = torch.from_numpy(mask(regions.boxes, point.width, point.height)).to(point.camera_to_world.device)
-            meant.append((point, ~inside if done.phase == "background" else inside))
+            meant.append((point, ~inside if done.inverted else inside))
         return meant
 
     def _plant(self, done: Round, meant: list[tuple[Viewpoint, Tensor]], studio: Studio) -> int:
@@ -237,9 +282,12 @@ class Steering:
             )
 
     def _write(self, done: Round, effect: dict[str, Any]) -> None:
-        self._unrecorded = None
         if self.record is not None:
-            self.record.write(done, self.worker.backend.name, effect, inverted=done.phase == "background")
+            self.record.write(done, self.worker.backend.name, effect)
+
+    def _leave_out(self, phase: Phase, step: int, reason: str) -> None:
+        if self.record is not None:
+            self.record.leave_out(phase, step, self.worker.backend.name, reason)
 
 
 def _name(photo: int | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +26,15 @@ class Viewpoint:
         bottom = self.camera_to_world.new_tensor([[0.0, 0.0, 0.0, 1.0]])
         flip = self.camera_to_world.new_tensor([1.0, -1.0, -1.0, 1.0])
         return torch.cat([self.camera_to_world, bottom]) * flip
+
+    def within(self, max_size: int) -> Viewpoint:
+        """The same view with its longer side at most `max_size` pixels."""
+        scale = max_size / max(self.width, self.height)
+        if scale >= 1:
+            return self
+        width, height = max(1, round(self.width * scale)), max(1, round(self.height * scale))
+        factors = self.K.new_tensor([[width / self.width], [height / self.height], [1.0]])
+        return replace(self, K=self.K * factors, width=width, height=height)
 
     def project(
         self,

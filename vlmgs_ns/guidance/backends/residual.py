@@ -68,6 +68,7 @@ class ResidualBackend:
     name = "residual"
     fingerprint = f"residual {VERSION}"
     coordinates: Coordinates = "thousandths"
+    needs_evidence = True
 
     def check(self) -> None:
         """Nothing can be missing."""

@@ -70,6 +70,7 @@ class TransformersBackend:
         download: bool = False,
         coordinates: Coordinates | Literal["auto"] = "auto",
     ) -> None:
+        self.needs_evidence = False
         self.model = model
         self.device = resolve_device(device)
         self.dtype = dtype if dtype != "auto" else "bfloat16" if self.device.startswith("cuda") else "float32"
