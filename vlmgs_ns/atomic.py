@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,11 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A hidden path beside ``path``, with its suffix, that takes its place once the block ends well and is removed otherwise."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    """A hidden path beside ``path``, with its suffix, that takes its place once the block ends well and is removed otherwise.
+
+    Every call has a path of its own: of several writers at once, in threads or processes, the last to end wins, whole.
+    """
+    partial = path.with_name(f".{path.stem}.{secrets.randbits(48)}.partial{path.suffix}")
     try:
         yield partial
         os.replace(partial, path)

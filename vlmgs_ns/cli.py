@@ -18,6 +18,7 @@ from rich.console import Console
 from vlmgs_ns.commands.cache import Cache
 from vlmgs_ns.commands.demo import Demo
 from vlmgs_ns.commands.evaluate import Evaluate
+from vlmgs_ns.commands.export import Export
 from vlmgs_ns.commands.render_report import RenderReport
 from vlmgs_ns.commands.scene import Scene
 from vlmgs_ns.errors import InputError
@@ -27,6 +28,7 @@ Command = (
     | Annotated[Scene, tyro.conf.subcommand("scene")]
     | Annotated[Cache, tyro.conf.subcommand("cache")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[RenderReport, tyro.conf.subcommand("render-report")]
 )
 

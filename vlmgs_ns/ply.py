@@ -1,16 +1,24 @@
-"""Gaussians from a .ply file as 3DGS and its followers write it, in the coordinates of a scene's cameras."""
+"""Gaussians from and to a .ply file as 3DGS and its followers write it, in the coordinates of a scene's cameras or any other."""
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from plyfile import PlyData, PlyParseError
+from plyfile import PlyData, PlyElement, PlyParseError
 from torch import Tensor
 
 from vlmgs_ns.errors import InputError
+
+LEAST_LOGIT = math.log(1 / 254)
+"""Of the opacity 1/255, below which no rasteriser of 3DGS draws a Gaussian."""
+_C0 = math.sqrt(1 / (4 * math.pi))
+"""The harmonic of degree 0."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,62 @@ class Gaussians:
     def degree(self) -> int:
         """Of the spherical harmonics."""
         return round((self.features_rest.shape[1] + 1) ** 0.5) - 1
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def __getitem__(self, which: Tensor) -> Gaussians:
+        """Those of the given ids [M] int64 or mask [N] bool."""
+        return Gaussians(**{name: values[which] for name, values in vars(self).items()})
+
+    def drawn(self) -> Tensor:  # [N] bool
+        """Those that a rasteriser can draw: of finite values, and an opacity of 1/255 or more. Others only trip viewers."""
+        finite = [torch.isfinite(values).flatten(1).all(dim=1) for values in vars(self).values()]
+        return torch.stack(finite).all(dim=0) & (self.opacities[:, 0] >= LEAST_LOGIT)
+
+
+def trained_gaussians(
+    parameters: Mapping[str, Tensor],
+    sh_degree: int,
+) -> Gaussians:
+    """The Gaussians of a model as Splatfacto holds them, on the CPU.
+
+    Args:
+        parameters: `gauss_params`, by the names of `Gaussians`.
+        sh_degree: of the model. At 0 its colours are logits, which become harmonics of degree 0 here.
+    """
+    values = {name: parameters[name].detach().cpu().float() for name in Gaussians.__dataclass_fields__}
+    if sh_degree == 0:
+        values["features_dc"] = (torch.sigmoid(values["features_dc"]) - 0.5) / _C0
+    return Gaussians(**values)
+
+
+def write_ply(
+    path: Path,
+    gaussians: Gaussians,
+) -> None:
+    """Write a binary 3DGS .ply with 3DGS' columns in its order, normals of 0 among them.
+
+    Raises:
+        OSError: `path` cannot be written; what there is of it then is no .ply.
+    """
+    count = len(gaussians)
+    columns: dict[str, Tensor] = {axis: gaussians.means[:, k] for k, axis in enumerate("xyz")}
+    columns |= {f"n{axis}": torch.zeros(count) for axis in "xyz"}
+    tables = {
+        "f_dc": gaussians.features_dc,
+        # All coefficients of red, then of green, then of blue.
+        "f_rest": gaussians.features_rest.transpose(1, 2).reshape(count, 3 * gaussians.features_rest.shape[1]),
+        "opacity": gaussians.opacities,
+        "scale": gaussians.scales,
+        "rot": gaussians.quats,
+    }
+    for name, table in tables.items():
+        columns |= {"opacity" if name == "opacity" else f"{name}_{k}": table[:, k] for k in range(table.shape[1])}
+    rows = np.empty(count, dtype=[(name, "<f4") for name in columns])
+    for name, column in columns.items():
+        rows[name] = column.detach().cpu().numpy()
+    PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(str(path))
 
 
 def read_ply(path: Path) -> Gaussians:
@@ -99,6 +163,31 @@ def moved(
         means.float(), gaussians.scales + float(np.log(scale)), _turned(gaussians.quats, rotation), gaussians.features_dc, rest,
         gaussians.opacities,
     )  # fmt: skip
+
+
+def in_data_coordinates(
+    gaussians: Gaussians,
+    transforms: Path,
+) -> Gaussians:
+    """The same scene in the coordinates of the data it was trained on, COLMAP's say, instead of the run's.
+
+    Args:
+        gaussians: in a run's coordinates, y = scale · (rotation · x + translation) of the data's x.
+        transforms: the run's dataparser_transforms.json.
+
+    Raises:
+        InputError: that file is missing, damaged, or not of a rotation.
+    """
+    try:
+        said = json.loads(transforms.read_text(encoding="utf-8"))
+        matrix, scale = torch.tensor(said["transform"], dtype=torch.float64), float(said["scale"])
+        rotation, translation = matrix[:3, :3], matrix[:3, 3]
+        return moved(gaussians, rotation.T, -scale * (rotation.T @ translation), 1 / scale)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
+        raise InputError(
+            f"{transforms} does not say how the data's coordinates became the run's ({error}); "
+            "write in the run's coordinates, or copy the file from where the run was trained"
+        ) from None
 
 
 def harmonics_rotation(

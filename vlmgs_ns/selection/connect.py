@@ -75,6 +75,17 @@ class Neighbours:
             labels[mask] = torch.from_numpy(found).long()
         return labels
 
+    def averaged(
+        self,
+        values: Tensor,  # [N, P]
+        weights: Tensor,  # [N] ≥ 0
+    ) -> Tensor:  # [N, P] float64
+        """Weighted means over each Gaussian and those that touch it; its own value where all of them weigh nothing."""
+        own, weight = values.detach().cpu().double().numpy(), weights.detach().cpu().double().numpy()
+        total = self._touching @ weight + weight
+        mean = (self._touching @ (own * weight[:, None]) + own * weight[:, None]) / np.maximum(total, 1e-30)[:, None]
+        return torch.from_numpy(np.where(total[:, None] > 0, mean, own))
+
     def _check(self, **masks: Tensor) -> None:
         for name, mask in masks.items():
             if mask.shape != (self._count,) or mask.dtype != torch.bool or mask.is_cuda:

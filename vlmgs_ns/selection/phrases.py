@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -36,3 +38,12 @@ def checked_phrases(phrases: Sequence[str], flag: str) -> list[str]:
             raise InputError(f"{flag} {phrase!r} holds characters that cannot be read, such as a line break; type it again")
         checked.append(phrase)
     return list(dict.fromkeys(checked))
+
+
+def file_stem(phrases: Sequence[str], limit: int = 80) -> str:
+    """A name for a file about these phrases, without suffix: "red-ball+green-ring". At most `limit` bytes, in any script."""
+    words = "+".join(re.sub(r"\W+", "-", phrase.lower()).strip("-_") or "phrase" for phrase in phrases)
+    if len(words.encode()) <= limit:
+        return words
+    told_apart = hashlib.sha256("\n".join(phrases).encode()).hexdigest()[:8]
+    return words.encode()[: limit - 9].decode(errors="ignore") + "-" + told_apart

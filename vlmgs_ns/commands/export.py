@@ -1,0 +1,187 @@
+"""``vlmgs export``: what words find in a trained scene as a .ply of its own, or the scene without it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vlmgs_ns.runs import OpenRun
+    from vlmgs_ns.selection.find import Found
+
+Phrases = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="PHRASE [PHRASE ...]")]
+
+
+@dataclass
+class Export:
+    """Write the Gaussians that phrases select, or all but those, as a .ply that viewers of Gaussian splats open."""
+
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The run, as ns-train wrote it: its folder or its config.yml."""
+    select: Phrases = ()
+    """What to export; with several phrases, what any of them selects. By default the whole scene."""
+    invert: bool = False
+    """Export everything but that."""
+    negative: Phrases = ()
+    """What it is not, beside the scene's own negatives: --select "wooden table" --negative floor"""
+    threshold: float = 0.5
+    """Relevancy above which a Gaussian is selected. At 0.5 it ties with the hardest negative; more is stricter."""
+    average: bool = True
+    """Average the relevancy of Gaussians that touch, which closes holes; else each counts for itself."""
+    least_opacity: float = 0.1
+    """Leave out selected Gaussians of less opacity; 0: none. With --invert these go with the object."""
+    least_share: float = 0.1
+    """Leave out selected parts that are apart from the heaviest part and weigh less than this share of it; 0: none."""
+    coordinates: Literal["run", "data"] = "run"
+    """run: as ns-export gaussian-splat writes; data: those of the scene's own cameras, COLMAP's say."""
+    out: Path | None = None
+    """Folder for the files; by default exports in the run's folder. Files of the same name are replaced."""
+    features: bool = False
+    """Write a .safetensors beside the .ply: each Gaussian's CLIP feature, relevancy and phrase."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print one JSON object about the result to the standard output, and nothing else there."""
+
+    def run(self) -> None:
+        """Select, write, and say what was written."""
+        from vlmgs_ns.errors import InputError
+        from vlmgs_ns.runs import find_config, open_run
+
+        phrases, negatives = self._checked()
+        folder = self.out or find_config(self.run_folder).parent / "exports"
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--out {folder} is a file; give a folder")
+        # What nerfstudio says while it loads would spoil the object.
+        with contextlib.redirect_stdout(sys.stderr) if self.as_json else contextlib.nullcontext():
+            run = open_run(self.run_folder)
+            found = self._search(run, phrases, negatives)
+            try:
+                said = self._write(run, folder, phrases, negatives, found)
+            except OSError as error:
+                raise InputError(
+                    f"{folder} cannot be written to: {error.strerror or error}; make room there, or give another folder, --out"
+                ) from None
+        if self.as_json:
+            sys.stdout.write(json.dumps(said) + "\n")
+        else:
+            self._tell(said)
+
+    def _checked(self) -> tuple[list[str], list[str]]:
+        """The phrases and the further negatives, before anything slow begins."""
+        from vlmgs_ns.errors import InputError
+        from vlmgs_ns.selection.phrases import checked_phrases
+
+        phrases = checked_phrases([phrase for group in self.select for phrase in group], "--select")
+        negatives = checked_phrases([phrase for group in self.negative for phrase in group], "--negative")
+        if self.select and not phrases:
+            raise InputError(
+                "--select has no phrase after it; describe what to export, such as --select 'red ball', or leave it out"
+            )
+        for flag, given in (("--invert", self.invert), ("--negative", bool(self.negative))):
+            if given and not phrases:
+                raise InputError(f"{flag} needs a phrase to select; add one, such as --select 'red ball'")
+        for phrase in phrases:
+            if phrase in negatives:
+                raise InputError(f"{phrase!r} is in --select and in --negative, and cannot beat itself; leave one out")
+        if not 0 <= self.threshold < 1:
+            raise InputError(f"--threshold {self.threshold:g} is out of range; give a number from 0 to below 1, such as 0.5")
+        for flag, value in (("--least-opacity", self.least_opacity), ("--least-share", self.least_share)):
+            if not 0 <= value <= 1:
+                raise InputError(f"{flag} {value:g} is out of range; give a number from 0 to 1, or leave it out")
+        return phrases, negatives
+
+    def _search(self, run: OpenRun, phrases: list[str], negatives: list[str]) -> Found | None:
+        from vlmgs_ns.selection.search import search
+
+        if not phrases and not self.features:
+            return None
+        run.model.set_prompts([])  # says so where the scene cannot be searched
+        assert run.model.semantics is not None
+        return search(
+            run.model.semantics, run.model.splats(), phrases, negatives,
+            threshold=self.threshold, average=self.average, least_share=self.least_share,
+            # An object that is taken out takes its fog along.
+            least_opacity=0.0 if self.invert else self.least_opacity,
+        )  # fmt: skip
+
+    def _write(self, run: OpenRun, folder: Path, phrases: list[str], negatives: list[str], found: Found | None) -> dict[str, Any]:
+        """Write the files, all or none, and return what to say about them."""
+        import torch
+
+        from vlmgs_ns.atomic import replacing
+        from vlmgs_ns.errors import InputError
+        from vlmgs_ns.ply import in_data_coordinates, trained_gaussians, write_ply
+        from vlmgs_ns.selection.features import write_features
+        from vlmgs_ns.selection.phrases import file_stem
+
+        model = run.model
+        gaussians = trained_gaussians(dict(model.gauss_params.items()), model.config.sh_degree)
+        wanted: Tensor = torch.ones(len(gaussians), dtype=torch.bool)
+        if found is not None and phrases:
+            wanted = ~found.mask if self.invert else found.mask
+        chosen = torch.nonzero(wanted & gaussians.drawn())[:, 0]
+        if len(chosen) == 0:
+            raise InputError(
+                "nothing is left to export: the phrases select every Gaussian that can be seen; take a higher --threshold"
+                if self.invert
+                else f"{run.folder} has no Gaussian that can be seen; train it for longer"
+            )
+        written = gaussians[chosen]
+        if self.coordinates == "data":
+            written = in_data_coordinates(written, run.folder / "dataparser_transforms.json")
+
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = ("without-" if self.invert else "") + file_stem(phrases) if phrases else "scene"
+        ply, features = folder / f"{stem}.ply", folder / f"{stem}.safetensors"
+        with contextlib.ExitStack() as files:
+            write_ply(files.enter_context(replacing(ply)), written)
+            if found is not None and self.features:
+                assert model.semantics is not None
+                beside = files.enter_context(replacing(features))
+                write_features(beside, model.semantics, model.means.detach(), chosen, phrases, negatives, found)
+        return {
+            "ply": str(ply),
+            "features": str(features) if self.features else None,
+            "gaussians": len(chosen),
+            "of": len(gaussians),
+            "bytes": ply.stat().st_size,
+            "coordinates": self.coordinates,
+            "inverted": self.invert,
+            "phrases": {} if found is None else _figures(phrases, found),
+            "dropped": {
+                "faint": 0 if found is None else found.faint,
+                "apart": 0 if found is None else found.apart,
+                "invisible": int(wanted.sum()) - len(chosen),
+            },
+        }
+
+    def _tell(self, said: dict[str, Any]) -> None:
+        from vlmgs_ns.progress import say
+
+        for phrase, figures in said["phrases"].items():
+            say(f"{phrase}: {figures['gaussians']:,} Gaussians, relevancy up to {figures['highest_relevancy']:.2f}")
+        dropped = said["dropped"]
+        if dropped["faint"] or dropped["apart"]:
+            say(f"Left out of the selection: {dropped['faint']:,} for their opacity, {dropped['apart']:,} apart from the rest")
+        size = said["bytes"] / 1e6
+        say(f"Wrote {said['ply']}: {said['gaussians']:,} of {said['of']:,} Gaussians, {size:.1f} MB")
+        if said["features"]:
+            say(f"Wrote {said['features']}: their features, relevancy and phrases")
+        say("Open the .ply in any viewer of Gaussian splats; https://superspl.at/editor takes it dropped on the page.")
+        if said["phrases"] and not self.invert:
+            say("Too much? --threshold 0.6, or --negative with what came along. Too little? --threshold 0.4. The rest: --invert")
+
+
+def _figures(phrases: list[str], found: Found) -> dict[str, dict[str, float]]:
+    counts, highest = found.masks.sum(dim=0).tolist(), found.relevancy.amax(dim=0).tolist()
+    return {
+        phrase: {"gaussians": count, "highest_relevancy": round(value, 4)}
+        for phrase, count, value in zip(phrases, counts, highest, strict=True)
+    }
