@@ -4,44 +4,32 @@ from __future__ import annotations
 
 import json
 import random
-import shlex
 import time
 import warnings
-from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.utils import writer
 
 from vlmgs_ns.atomic import replacing
 from vlmgs_ns.commands.scene import SceneSettings, make_scene
 from vlmgs_ns.config import vlm_fastgs_lite
-from vlmgs_ns.datamanager import VlmFastGSDatamanager
-from vlmgs_ns.page import Picture, View, write_page
 from vlmgs_ns.progress import bar, say
+from vlmgs_ns.report.turn import write_turntable
+from vlmgs_ns.report.views import held_out
+from vlmgs_ns.report.write import VIEWS_SHOWN, Known, write_report
+from vlmgs_ns.runs import OpenRun
 from vlmgs_ns.trainer import VlmFastGSTrainer, VlmFastGSTrainerConfig
-from vlmgs_ns.turntable import orbit
-from vlmgs_ns.video import write_mp4
 
-FPS = 20
-"""Frames per second of the turntable."""
-VIEWS_SHOWN = 6
-"""Most held-out views on the page."""
-
-
-@dataclass(frozen=True)
-class Render:
-    """One held-out photo beside the render of its camera, and how near they are."""
-
-    name: str
-    photo: Picture
-    render: Picture
-    psnr: float
-    ssim: float
+TITLE = "vlm-fastgs on its embedded scene"
+INTRO = (
+    "A room that exists only as formulas, photographed by ray casting, learned as Gaussians. "
+    "PSNR and SSIM are means over photos that training never saw."
+)
 
 
 def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds: float) -> None:
@@ -49,7 +37,7 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
 
         scene/          the embedded scene
         outputs/        the run, as ns-train writes it
-        index.html      before and after, with everything in it but the video
+        index.html      the report of the run, everything in it
         turntable.mp4   one turn around the room
         metrics.json    what the page says, for programs
 
@@ -65,24 +53,24 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
     say(f"2/4 Training vlm-fastgs-lite, {iterations:,} steps on {summary.train} photos; Ctrl-C stops and keeps a checkpoint")
     config = _config(out, iterations)
     trainer = _start(config)
-    seeds, first = _gaussians(trainer), held_out(trainer)
+    seeds, before = _gaussians(trainer), held_out(trainer.pipeline, VIEWS_SHOWN)
     trained_in = _train(trainer)
     gaussians = _gaussians(trainer)
 
     say(f"3/4 Evaluating {summary.held_out} held-out photos")
-    trained = held_out(trainer)
-    height, width, _ = trained[0].photo.shape
+    trained = held_out(trainer.pipeline, VIEWS_SHOWN)
+    height, width, _ = trained.shown[0].photo.shape
     metrics: dict[str, Any] = {
-        "psnr": _mean(view.psnr for view in trained),
-        "ssim": _mean(view.ssim for view in trained),
-        "psnr_before_training": _mean(view.psnr for view in first),
-        "ssim_before_training": _mean(view.ssim for view in first),
+        "psnr": trained.mean("psnr"),
+        "ssim": trained.mean("ssim"),
+        "psnr_before_training": before.mean("psnr"),
+        "ssim_before_training": before.mean("ssim"),
         "gaussians": gaussians,
         "gaussians_before_training": seeds,
         "training_seconds": round(trained_in, 1),
     }
-    run = config.get_base_dir()
-    machine = json.loads((run / "machine.json").read_text(encoding="utf-8"))
+    folder = config.get_base_dir()
+    machine = json.loads((folder / "machine.json").read_text(encoding="utf-8"))
     settings = {
         "method": config.method_name,
         "iterations": iterations,
@@ -94,23 +82,22 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
     }
 
     say("4/4 The turntable and the page")
-    write_turntable(trainer, out / "turntable.mp4", turntable_seconds)
-    shown = np.unique(np.linspace(0, len(trained) - 1, VIEWS_SHOWN).round().astype(int))
-    pairs = [(first[k].render, trained[k]) for k in shown]
-    views = [View(view.name, view.photo, before, view.render, view.psnr, view.ssim) for before, view in pairs]
-    commands = next_commands(run / "config.yml", out)
-    write_page(out / "index.html", views, metrics, settings, commands, video="turntable.mp4")
+    write_turntable(trainer.pipeline, out / "turntable.mp4", turntable_seconds)
+    run = OpenRun(folder / "config.yml", trainer.pipeline.eval())
+    film = (out / "turntable.mp4").read_bytes()
+    known = Known(TITLE, INTRO, trained, before, seeds, film, beside=out)
+    commands = write_report(run, out / "index.html", known=known)
     with replacing(out / "metrics.json") as partial:
-        report = {**metrics, "settings": settings, "config": str(run / "config.yml")}
+        report = {**metrics, "settings": settings, "config": str(run.config)}
         partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
-    listed = "\n".join(f"  {command}" for command in commands)
+    listed = "\n".join(f"  {command}" for _, command in commands)
     say(
         f"Trained {gaussians:,} Gaussians in {trained_in:.0f} s; {time.monotonic() - start:.0f} s in all.\n"
         f"Held out: PSNR {metrics['psnr']:.2f} dB, {metrics['psnr_before_training']:.2f} before training; "
         f"SSIM {metrics['ssim']:.3f}, {metrics['ssim_before_training']:.3f} before training\n"
         f"Wrote:\n  {out / 'index.html'}  (open it in a browser)\n  {out / 'turntable.mp4'}\n  {out / 'metrics.json'}\n"
-        f"  {out / 'scene'}\n  {run}\nNext:\n{listed}"
+        f"  {out / 'scene'}\n  {folder}\nNext:\n{listed}"
     )
 
 
@@ -157,72 +144,12 @@ def _train(trainer: VlmFastGSTrainer) -> float:
 
         trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], after_step))
         trainer.train()
-    return time.monotonic() - start
+    seconds = time.monotonic() - start
+    for events in writer.EVENT_WRITERS:
+        if isinstance(events, writer.TensorboardWriter):
+            events.tb_writer.flush()  # the page reads what was written
+    return seconds
 
 
 def _gaussians(trainer: VlmFastGSTrainer) -> int:
     return len(trainer.pipeline.model.gauss_params["means"])  # type: ignore[arg-type, index]
-
-
-def _datamanager(trainer: VlmFastGSTrainer) -> VlmFastGSDatamanager:
-    datamanager = trainer.pipeline.datamanager
-    assert isinstance(datamanager, VlmFastGSDatamanager)
-    return datamanager
-
-
-@torch.no_grad()
-def held_out(trainer: VlmFastGSTrainer) -> list[Render]:
-    """Every held-out photo with its render and metrics, as ns-eval computes them, in the order of the data set."""
-    pipeline = trainer.pipeline.eval()
-    datamanager = _datamanager(trainer)
-    names = [path.name for path in datamanager.eval_dataset.image_filenames]
-    views = []
-    with bar("Rendering", len(names)) as report:
-        for name, (camera, batch) in zip(names, datamanager.fixed_indices_eval_dataloader, strict=True):
-            outputs = pipeline.model.get_outputs_for_camera(camera)
-            metrics, pictures = pipeline.model.get_image_metrics_and_images(outputs, batch)
-            photo, render = map(_bytes, pictures["img"].chunk(2, dim=1))
-            views.append(Render(name, photo, render, metrics["psnr"], metrics["ssim"]))
-            report(len(views))
-    pipeline.train()
-    return views
-
-
-@torch.no_grad()
-def write_turntable(trainer: VlmFastGSTrainer, path: Path, seconds: float) -> None:
-    """Render one turn around the scene of a trainer to an mp4 of about the photos' size."""
-    cameras = _datamanager(trainer).train_dataset.cameras
-    poses = orbit(cameras.camera_to_worlds, max(1, round(seconds * FPS)))
-    lens = deepcopy(cameras[:1])
-    lens.width, lens.height = lens.width // 2 * 2, lens.height // 2 * 2
-    pipeline = trainer.pipeline.eval()
-
-    def frames() -> Iterator[Picture]:
-        with bar("Rendering", len(poses)) as report:
-            for k, pose in enumerate(poses):
-                lens.camera_to_worlds = pose[None]
-                yield _bytes(pipeline.model.get_outputs_for_camera(lens)["rgb"])
-                report(k + 1)
-
-    write_mp4(path, frames(), int(lens.width.item()), int(lens.height.item()), FPS)
-
-
-def next_commands(config: Path, out: Path) -> list[str]:
-    """nerfstudio's commands that show, render and export the run of ``config``."""
-    return [
-        shlex.join(command)
-        for command in (
-            ["ns-viewer", "--load-config", str(config), "--viewer.websocket-host", "127.0.0.1"],
-            ["ns-eval", "--load-config", str(config), "--output-path", str(out / "eval.json")],
-            ["ns-render", "interpolate", "--load-config", str(config), "--output-path", str(out / "interpolate.mp4")],
-            ["ns-export", "gaussian-splat", "--load-config", str(config), "--output-dir", str(out / "export")],
-        )
-    ]
-
-
-def _bytes(image: torch.Tensor) -> Picture:
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-
-
-def _mean(values: Iterator[float]) -> float:
-    return round(float(np.mean(list(values))), 4)

@@ -11,7 +11,7 @@ from vlmgs_ns.report.curves import Curve
 from vlmgs_ns.report.html import Html, folded, join, table, tag
 
 WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 62, 16, 34, 52
 POINTS = 400
 """Most points of a drawn line: more would be closer than a pixel."""
 WINDOWS = 60
@@ -56,14 +56,14 @@ def chart(
     Args:
         unit: of the values, as the axis says it.
         logarithmic: the axis of the values, where all of them are above 0.
-        digits: of the values in words, after the point.
+        digits: of the values in words, after the point; 0: they are counts.
         note: stands below the legend.
     """
     values = [value for line in lines for value in line.curve.values]
     logarithmic = logarithmic and min(values) > 0
     steps = [step for line in lines for step in line.curve.steps] + [mark.step for mark in marks]
     across = _Scale(min(0, min(steps)), max(max(steps), 1), LEFT, WIDTH - RIGHT, False)
-    up = _Scale(*_bounds(values, logarithmic), HEIGHT - BOTTOM, TOP, logarithmic)
+    up = _Scale(*_bounds(values, logarithmic, digits == 0), HEIGHT - BOTTOM, TOP, logarithmic)
     parts = [_grid(across, up, unit)]
     parts += [
         tag(
@@ -124,12 +124,12 @@ def _step(least: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 
-def _bounds(values: list[float], logarithmic: bool) -> tuple[float, float]:
+def _bounds(values: list[float], logarithmic: bool, counts: bool) -> tuple[float, float]:
     low, high = min(values), max(values)
     if logarithmic:
         return (low / 1.1, high * 1.1)
-    if low >= 0 and low < high / 2:
-        low = 0.0  # counts and the like stand on the ground
+    if counts and low >= 0:
+        low = 0.0  # so that heights compare
     room = (high - low) * 0.05 or max(1.0, abs(high)) * 0.05
     return (low if low == 0 else low - room), high + room
 
@@ -141,11 +141,10 @@ def _grid(across: _Scale, up: _Scale, unit: str) -> Html:
         parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
         parts.append(tag("text", short(tick), x=LEFT - 8, y=y + 4, text_anchor="end"))
     for tick in across.ticks(6):
-        parts.append(tag("text", short(tick), x=_round(across(tick)), y=HEIGHT - BOTTOM + 18, text_anchor="middle"))
+        parts.append(tag("text", short(tick), x=_round(across(tick)), y=HEIGHT - BOTTOM + 20, text_anchor="middle"))
     parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM, class_="axis"))
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(tag("text", "iteration", x=WIDTH - RIGHT, y=HEIGHT - 8, text_anchor="end", class_="unit"))
-    parts.append(tag("text", unit, x=14, y=middle, text_anchor="middle", transform=f"rotate(-90 14 {middle:g})", class_="unit"))
+    parts.append(tag("text", "iteration", x=WIDTH - RIGHT, y=HEIGHT - 6, text_anchor="end"))
+    parts.append(tag("text", unit, x=0, y=16))
     return join(*parts)
 
 

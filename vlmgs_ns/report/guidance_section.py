@@ -44,7 +44,7 @@ def guidance_section(rounds: Rounds, who: str, enabled: bool) -> Section:
     phases = list(dict.fromkeys(one.phase for one in rounds.rounds))
     open_ = {id(one) for phase in phases for one in _ends([one for one in rounds.rounds if one.phase == phase])}
     allowed = _pictured(rounds.rounds, open_)
-    parts: list[Html] = [tag("p", who)] if who else []
+    parts: list[Html] = [tag("p", _flags(who))] if who else []
     parts.append(
         tag(
             "p",
@@ -83,15 +83,15 @@ def _pictured(rounds: Sequence[Recorded], first: set[int]) -> set[Path]:
 
 
 def _round(one: Recorded, open_: bool, allowed: set[Path]) -> Html:
-    effect = " · ".join(
-        f"{value:,} {_WORDS[name]}" for name, value in one.effect.items() if value or name in ("selected", "added")
-    )
+    if one.left_out:
+        return folded(join(tag("b", f"Iteration {one.step:,}"), tag("span", " left out")), tag("p", one.left_out), class_="round")
+    effect = [f"{value:,} {_WORDS[name]}" for name, value in one.effect.items() if value or name in ("selected", "added")]
     failed = sum(bool(view.error) for view in one.views)
-    more = [effect or "no effect recorded", f"{one.seconds:.2f} s"] + ([f"{_count(failed, 'answer')} failed"] if failed else [])
+    more = [*effect, f"{one.seconds:.2f} s", *([f"{_count(failed, 'answer')} failed"] if failed else [])]
     pictures = [_picture(path, one) for path in one.pictures if path in allowed]
     left_out = sum(path not in allowed for path in one.pictures)
     return folded(
-        join(tag("b", f"Iteration {one.step:,}"), " ", tag("span", " · ".join(more))),
+        join(tag("b", f"Iteration {one.step:,}"), tag("span", " " + " · ".join(more))),
         tag("div", *pictures, class_="row many") if pictures else None,
         tag("p", f"{left_out} more pictures are in the run's guidance folder.", class_="soft") if left_out else None,
         None if one.pictures else tag("p", "There are no pictures of this round.", class_="soft"),
@@ -101,17 +101,22 @@ def _round(one: Recorded, open_: bool, allowed: set[Path]) -> Html:
     )
 
 
-def _picture(path: Path, one: Recorded) -> Html | None:
-    words = path.stem.removeprefix(f"{one.step:06d}_{one.phase}_")
-    number, _, rest = words.partition("_")
-    view = one.views[int(number)] if number.isdecimal() and int(number) < len(one.views) else None
-    caption = (
-        words
-        if view is None
-        else " · ".join([view.view, *filter(None, [rest.replace("_", " ")]), _count(len(view.labels), "box")])
-    )
-    shown = image_file(path, f"iteration {one.step}, {caption}: render with the regions of the answer", LONGER_SIDE)
-    return None if shown is None else tag("figure", shown, tag("figcaption", caption))
+def _picture(path: Path, one: Recorded) -> Html:
+    """With what its name says: STEP_PHASE_VIEW, and _after for the view once the round has had its effect."""
+    number, _, after = path.stem.removeprefix(f"{one.step:06d}_{one.phase}_").partition("_")
+    words = [path.stem]
+    if number.isdecimal() and int(number) < len(one.views):
+        view = one.views[int(number)]
+        words = [view.view, f"{after} the round" if after else _count(len(view.labels), "box")]
+    caption = " · ".join(words)
+    shown = image_file(path, f"iteration {one.step:,}, {caption}", LONGER_SIDE)
+    return tag("figure", shown or missing(f"{path.name} cannot be read as a picture"), tag("figcaption", caption))
+
+
+def _flags(text: str) -> Html:
+    """The text with its flags kept in one piece."""
+    words = (tag("code", word) if word.startswith("--") else word for word in text.split(" "))
+    return join(*(part for word in words for part in (word, " ")))
 
 
 def _answer(view: Asked) -> Html:

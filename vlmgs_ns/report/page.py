@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlmgs_ns.report.html import Child, Html, tag
+from vlmgs_ns.report.html import Child, Html, table, tag
 from vlmgs_ns.report.style import STYLE
 
 
@@ -31,12 +32,18 @@ def missing(*words: Child) -> Html:
     return tag("p", *words, class_="missing")
 
 
-def page(title: str, intro: list[Html], tiles: list[Tile], video: Html | None, sections: list[Section]) -> str:
-    """The whole document."""
+def page(
+    title: str,
+    intro: Sequence[Html],
+    tiles: Sequence[Tile],
+    facts: Sequence[tuple[Child, ...]],
+    video: Html | None,
+    sections: Sequence[Section],
+) -> str:
+    """The whole document: `facts` are a small table at the top, beside the video where there is one."""
     shown = [tag("div", tag("b", tile.value), tag("span", tile.label), class_="tile") for tile in tiles]
-    top = tag(
-        "div", video and tag("div", video), tag("div", *shown, class_="tiles"), class_="top" if video is not None else "top alone"
-    )
+    figures = tag("div", tag("div", *shown, class_="tiles"), table(facts))
+    top = tag("div", video and tag("div", video), figures, class_="top" if video is not None else "top alone")
     contents = [tag("li", tag("a", section.title, href=f"#{section.name}")) for section in sections]
     body = tag(
         "div",

@@ -33,6 +33,8 @@ class Recorded:
     effect: dict[str, int]
     """What it did to the Gaussians: selected, planted, added, refused, …"""
     pictures: tuple[Path, ...]
+    left_out: str = ""
+    """Why a round that was due did not take place."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def _round(said: dict[str, Any], guidance: Path) -> Recorded:
         tuple(_asked(view) for view in said.get("views", [])),
         {name: int(said[name]) for name in _EFFECTS if isinstance(said.get(name), int | float)},
         tuple(path for path in found if _inside(path, guidance)),
+        str(said.get("left_out") or ""),
     )
 
 

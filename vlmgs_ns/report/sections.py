@@ -99,9 +99,7 @@ def curves_section(curves: Mapping[str, Curve], rounds: Rounds, config: Any) -> 
     if count:
         most = getattr(config.pipeline.model, "max_gaussians", None)
         note = join(
-            None
-            if most is None
-            else tag("p", f"Budget: at most {most:,} Gaussians (--pipeline.model.max-gaussians).", class_="legend"),
+            None if most is None else tag("p", f"Budget: at most {most:,} Gaussians.", class_="legend"),
             _mark_legend(marks),
         )
         charts.append(chart("Gaussians", count, "Gaussians", digits=0, marks=marks, note=note))
@@ -112,7 +110,7 @@ def curves_section(curves: Mapping[str, Curve], rounds: Rounds, config: Any) -> 
         lines = [Line(_words(name), curve) for name, curve in large.items()]
         charts.append(
             chart(
-                "Guidance, summed up",
+                "Guidance, added up",
                 lines,
                 "Gaussians",
                 digits=0,
@@ -179,9 +177,9 @@ def words_section(finds: Sequence[Find], source: str, about: str, lacking: Html 
                 find.mask,
                 f"{find.view}: mask of {find.phrase}",
                 "query-mask",
-                f"above {THRESHOLD:g}: {find.share:.1%} of the picture" if find.share > 0 else f"nothing is above {THRESHOLD:g}",
+                f"above {THRESHOLD:g}: {_share(find.share)}",
             ),
-            class_="row three",
+            class_="row three found",
         )
         for find in finds
     ]
@@ -196,6 +194,12 @@ def words_section(finds: Sequence[Find], source: str, about: str, lacking: Html 
     )
 
 
+def _share(part: float) -> str:
+    if part == 0:
+        return "nothing"
+    return "less than 0.1 % of the picture" if part < 0.001 else f"{100 * part:.1f} % of the picture"
+
+
 def costs_section(costs: Costs, sizes: Sequence[tuple[Child, ...]]) -> Section:
     """Seconds and bytes; `sizes` are rows about what the model holds."""
     rows: list[tuple[Child, ...]] = [
@@ -206,7 +210,7 @@ def costs_section(costs: Costs, sizes: Sequence[tuple[Child, ...]]) -> Section:
         ("checkpoint", format_size(costs.checkpoint)),
         ("feature maps kept for the scene", format_size(costs.cache) if costs.cache else "none"),
     ]
-    return Section("costs", "Time and size", table(rows))
+    return Section("costs", "Time and size", tag("div", table(rows), class_="facts"))
 
 
 def _seconds(value: float) -> str:
@@ -219,7 +223,7 @@ def _seconds(value: float) -> str:
 def run_section(facts: Sequence[tuple[Child, ...]], settings: Sequence[Setting], machine: Mapping[str, Any]) -> Section:
     """Which method on which data, its settings, and the machine."""
     changed = [(one.flag, one.value, one.usual or "") for one in settings if one.differs]
-    parts: list[Html] = [table(list(facts)), tag("h3", "Settings that are not the method's own")]
+    parts: list[Html] = [tag("div", table(facts), class_="facts"), tag("h3", "Settings that are not the method's own")]
     if changed:
         parts.append(tag("div", table(changed, ("flag", "here", "method")), class_="flags"))
     elif any(one.usual is not None for one in settings):
@@ -230,7 +234,8 @@ def run_section(facts: Sequence[tuple[Child, ...]], settings: Sequence[Setting],
     parts.append(folded(f"All {len(settings)} settings", listed))
     parts.append(tag("h3", "Machine and versions"))
     if machine:
-        parts.append(table([(key.replace("_", " "), _plainly(value)) for key, value in machine.items()]))
+        rows = [(key.replace("_", " "), _plainly(value)) for key, value in machine.items()]
+        parts.append(tag("div", table(rows), class_="facts"))
     else:
         parts.append(missing("The run has no machine.json: it does not say what it ran on."))
     return Section("run", "The run", join(*parts))

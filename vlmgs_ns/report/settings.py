@@ -40,8 +40,8 @@ def settings_of(config: Any) -> list[Setting]:
     """Every setting of a trainer's config, with the default of its method on this machine."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what torch deprecates is news for the developers of the methods that this imports
-        from nerfstudio.configs.method_configs import method_configs
-    usual = dict(_leaves(method_configs.get(config.method_name)))
+        from nerfstudio.configs.method_configs import all_methods
+    usual = dict(_leaves(all_methods.get(config.method_name)))
     length = f"{config.max_num_iterations}"
     found = []
     for name, value in _leaves(config):

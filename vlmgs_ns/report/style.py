@@ -32,9 +32,9 @@ nav { margin: 22px 0 0; font-size: 15px; }
 nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 0; padding: 0; }
 nav a { text-decoration: none; }
 nav a:hover { text-decoration: underline; }
-.top { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 20px; margin-top: 24px; align-items: stretch; }
+.top { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 20px; margin-top: 24px; align-items: start; }
 .top.alone { grid-template-columns: 1fr; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin-bottom: 14px; }
 .tile {
   background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px;
   display: flex; flex-direction: column; justify-content: center;
@@ -48,7 +48,7 @@ figcaption { font-size: 14px; margin-top: 5px; line-height: 1.4; font-variant-nu
 .row h3 { grid-column: 1 / -1; margin: 8px 0 0; font-size: 15px; font-weight: 600; }
 .four { grid-template-columns: repeat(4, minmax(0, 1fr)); }
 .three { grid-template-columns: repeat(3, minmax(0, 1fr)); }
-.many { grid-template-columns: repeat(auto-fill, minmax(min(100%, 220px), 1fr)); margin: 14px 0 12px; }
+.many { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); margin: 14px 0 12px; }
 .legend { font-size: 14px; }
 .legend img { display: inline-block; width: 150px; height: 10px; border-radius: 5px; vertical-align: middle; }
 .charts { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px; align-items: start; }
@@ -56,7 +56,6 @@ figcaption { font-size: 14px; margin-top: 5px; line-height: 1.4; font-variant-nu
 .chart > figcaption { color: var(--ink); font-weight: 600; font-size: 16px; margin: 0 0 6px; }
 .chart svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--soft); font-size: 12.5px; font-variant-numeric: tabular-nums; }
-svg .unit { font-size: 12.5px; }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .axis { stroke: var(--soft); stroke-width: 1; }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
@@ -90,8 +89,14 @@ th, td {
   text-align: left; vertical-align: top; padding: 7px 16px 7px 0; border-bottom: 1px solid var(--line); overflow-wrap: anywhere;
 }
 th { font-weight: 400; color: var(--soft); }
+th[scope=row] { min-width: 110px; }
+.top th, .top td { padding: 5px 14px 5px 0; font-size: 14.5px; }
+.facts > table { table-layout: fixed; }
+.facts th[scope=row] { width: 240px; }
 thead th { font-size: 14px; }
 .flags th, .flags td { font: 13.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
+code { white-space: nowrap; }
+.missing code { white-space: normal; overflow-wrap: anywhere; }
 code, pre { font: 13.5px/1.6 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 pre {
   background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; margin: 8px 0 14px;
@@ -111,6 +116,8 @@ pre.words { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 22em; ov
   .frame { padding: 24px 14px 48px; }
   h1 { font-size: 25px; }
   .three { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .three.found > :nth-child(2), .three:not(.found) > :last-child { grid-column: 1 / -1; }
+  svg text { font-size: 19px; }
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   th, td { padding-right: 10px; }
 }

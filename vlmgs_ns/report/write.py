@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def write_report(
     phrases: Sequence[str] = (),
     turntable_seconds: float = 0.0,
     known: Known | None = None,
-) -> Path:
+) -> list[tuple[str, str]]:
     """Write a run's page, whole or not at all.
 
     Args:
@@ -81,7 +81,7 @@ def write_report(
         known: of a run that was trained just now, so that nothing is rendered twice.
 
     Returns:
-        ``out``.
+        The commands to go on with: what each does, and its line.
 
     Raises:
         InputError: the path cannot be written, or ``phrases`` are given for a run that cannot be searched.
@@ -100,6 +100,7 @@ def write_report(
     enabled = bool(getattr(getattr(config.pipeline.model, "guidance", None), "enabled", False))
     semantics = read_json(run.folder / "semantics.json")
     asked = [find.phrase for find in finds] if model.semantics is not None and model.semantics.complete else None
+    commands = next_commands(run.config, known.beside if known else run.folder, asked)
     sections = [
         views_section(trained, known.before if known else None),
         curves_section(curves, rounds, config),
@@ -107,14 +108,14 @@ def write_report(
         words_section(finds, source, str(semantics.get("encoders", "")), lacking),
         run_section(_facts(run, config), settings_of(config), machine),
         costs_section(costs, _sizes(run)),
-        next_section(next_commands(run.config, known.beside if known else run.folder, asked)),
+        next_section(commands),
     ]
     title = known.title if known else f"{config.method_name} on {run.data.name}"
     shown = None if film is None else video(film, "One turn around the scene, rendered from the Gaussians")
-    text = page(title, _intro(run, config, known), _tiles(run, trained, costs, known), shown, sections)
+    text = page(title, _intro(run, known), _tiles(run, trained, costs, known), _summary(run, config, machine), shown, sections)
     with replacing(out) as partial:
         partial.write_text(text, encoding="utf-8")
-    return out
+    return commands
 
 
 def _search(run: OpenRun, phrases: Sequence[str]) -> tuple[list[Find], str, Html | None]:
@@ -161,30 +162,30 @@ def _iterations(run: OpenRun) -> tuple[int, int]:
     return checkpoint.steps_in(run.folder / "nerfstudio_models")[-1] + 1, run.model.run_length
 
 
-def _intro(run: OpenRun, config: Any, known: Known | None) -> list[Html]:
-    data = run.pipeline.datamanager
+def _intro(run: OpenRun, known: Known | None) -> list[Html]:
     done, planned = _iterations(run)
-    cameras = data.train_dataset.cameras
-    sizes = sorted({(int(w), int(h)) for w, h in zip(cameras.width.flatten(), cameras.height.flatten(), strict=True)})
-    size = (
-        f"{sizes[0][0]} by {sizes[0][1]}"
-        if len(sizes) == 1
-        else f"up to {max(w for w, _ in sizes)} by {max(h for _, h in sizes)}"
-    )
-    words = (
-        f"{config.method_name}, {done:,} iterations on {len(data.train_dataset)} photos of {size} pixels; "
-        f"{len(data.eval_dataset)} photos held out."
-    )
     parts = [tag("p", known.intro)] if known else []
-    parts.append(tag("p", words, class_="soft"))
     if done < planned:
-        parts.append(
-            missing(
-                f"This run was stopped, or is not over: its newest checkpoint has {done:,} of {planned:,} iterations. "
-                "The page shows that checkpoint."
-            )
-        )
+        text = f"This run was stopped, or is not over: its newest checkpoint has {done:,} of {planned:,} iterations. "
+        parts.append(missing(text, "The page shows that checkpoint."))
     return parts
+
+
+def _summary(run: OpenRun, config: Any, machine: Mapping[str, Any]) -> list[tuple[Child, ...]]:
+    data = run.pipeline.datamanager
+    cameras = data.train_dataset.cameras
+    sizes = {(int(width), int(height)) for width, height in zip(cameras.width.flatten(), cameras.height.flatten(), strict=True)}
+    largest = f"{max(width for width, _ in sizes)} by {max(height for _, height in sizes)} pixels"
+    rows: list[tuple[Child, ...]] = [
+        ("method", str(config.method_name)),
+        ("iterations", f"{_iterations(run)[0]:,}"),
+        ("photos", f"{len(data.train_dataset)} to train on, {len(data.eval_dataset)} held out"),
+        ("their size", largest if len(sizes) == 1 else f"at most {largest}"),
+    ]
+    if machine:
+        rows.append(("machine", f"{machine.get('device')} ({machine.get('device_name')}), {machine.get('threads')} threads"))
+        rows.append(("rasteriser", str(machine.get("rasterizer"))))
+    return rows
 
 
 def _tiles(run: OpenRun, trained: HeldOut, costs: Costs, known: Known | None) -> list[Tile]:
