@@ -19,6 +19,7 @@ from vlmgs_ns.commands.cache import Cache
 from vlmgs_ns.commands.demo import Demo
 from vlmgs_ns.commands.evaluate import Evaluate
 from vlmgs_ns.commands.export import Export
+from vlmgs_ns.commands.query import Query
 from vlmgs_ns.commands.render_report import RenderReport
 from vlmgs_ns.commands.scene import Scene
 from vlmgs_ns.errors import InputError
@@ -29,6 +30,7 @@ Command = (
     | Annotated[Cache, tyro.conf.subcommand("cache")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Query, tyro.conf.subcommand("query")]
     | Annotated[RenderReport, tyro.conf.subcommand("render-report")]
 )
 

@@ -1,0 +1,121 @@
+"""``vlmgs query``: where things are that words describe, in pictures and in space."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from vlmgs_ns.errors import InputError
+
+if TYPE_CHECKING:
+    from vlmgs_ns.search.views import View
+
+NOT_FOUND = 3
+"""Exit status where a phrase is found nowhere."""
+
+
+@dataclass
+class Query:
+    """Find what words describe in a trained scene: pictures of relevancy, masks, boxes, and a place in space.
+
+    Writes index.html, to look at first, query.json, and a folder of pictures for each phrase. Exits with 0 if every phrase was
+    found, 3 if one was found in no view (the others are written all the same), 1 if a value or a file cannot be used.
+    """
+
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The run, as ns-train wrote it: its folder or its config.yml."""
+    phrases: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PHRASE ...", help_behavior_hint="(required)")
+    ]
+    """What to look for: "red ball" "wooden table". Before any option that takes a list."""
+    negative: Annotated[
+        tuple[str, ...] | None, tyro.conf.arg(metavar="WORD ...", help_behavior_hint="(default: the scene's)")
+    ] = None
+    """What a phrase has to beat, instead of what the scene was trained with: --negative object things wall "wooden floor"."""
+    threshold: float = 0.5
+    """Relevancy, from 0 to 1, above which a pixel or a Gaussian belongs to a phrase; at 0.5 it ties with the hardest negative."""
+    split: Annotated[Literal["train", "test", "all"] | None, tyro.conf.arg(metavar="{train,test,all}", help_behavior_hint="")] = (
+        None
+    )
+    """Photos to look from; by default up to 12 of those held out."""
+    views: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")] = ()
+    """Photos to look from, by name: --views frame_00003 frame_00017."""
+    camera_path: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Look from the frames of a camera path instead, as the viewer saves it, and write a video for each phrase."""
+    frames: tyro.conf.FlagCreatePairsOff[bool] = False
+    """With --camera-path: write the pictures of every frame too."""
+    raw: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Write relevancy as numbers too: float32 [H, W] in .npy."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
+    """Folder to write; by default query in the run's folder. Files of an earlier query are replaced one by one."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the answer as one JSON object on standard output, and all else on standard error."""
+
+    def run(self) -> None:
+        """Look, write and say what was found; what cannot work is refused before anything is loaded."""
+        # torch's OpenMP threads would spin between operations and take the cores from the rasteriser's; see vlmgs demo.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        phrases, negatives = self._check()
+        from vlmgs_ns.progress import say
+        from vlmgs_ns.runs import find_config, open_run
+        from vlmgs_ns.search.answer import PAGE, Asked, answer, check_folder
+        from vlmgs_ns.search.summary import summary
+        from vlmgs_ns.search.views import photo_views, read_camera_path
+        from vlmgs_ns.stdout import kept_for_answer
+
+        out = self.out or find_config(self.run_folder).parent / "query"
+        check_folder(out)
+        with ExitStack() as stack:
+            write = stack.enter_context(kept_for_answer()) if self.json else None
+            path = None if self.camera_path is None else read_camera_path(self.camera_path)
+            run = open_run(self.run_folder)
+            looked_from: list[View] = photo_views(run, self.split, self.views) if path is None else list(path.views)
+            asked = Asked(
+                phrases=phrases,
+                negatives=negatives,
+                threshold=self.threshold,
+                raw=self.raw,
+                every_view=path is None or self.frames,
+                fps=None if path is None else path.fps,
+            )
+            found: dict[str, Any] = answer(run, looked_from, asked, out)
+            for line in summary(found):
+                say(line)
+            say(f"Look at {out / PAGE}")
+            first = next((one["phrase"] for one in found["phrases"] if one["gaussians"]), None)
+            if first is not None:
+                say(f"Next: vlmgs export {shlex.quote(str(self.run_folder))} --select {shlex.quote(first)}")
+            if write is not None:
+                write(json.dumps(found, ensure_ascii=False))
+        if not found["all_found"]:
+            raise SystemExit(NOT_FOUND)
+
+    def _check(self) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+        """Phrases and negatives without spaces around them."""
+        from vlmgs_ns.selection.phrases import checked_phrases
+        from vlmgs_ns.semantics.config import MOST_PHRASES
+
+        if not self.phrases:
+            raise InputError('no phrase to look for; give some right after the run: vlmgs query RUN "red ball" "wooden table"')
+        phrases = tuple(checked_phrases(self.phrases, "PHRASE"))
+        if len(phrases) > MOST_PHRASES:
+            raise InputError(f"{len(phrases)} phrases; give at most {MOST_PHRASES} at once, and ask again for the others")
+        if self.negative is not None and not self.negative:
+            raise InputError("--negative is empty, but every phrase has to beat something; give words, or leave it out")
+        negatives = None if self.negative is None else tuple(checked_phrases(self.negative, "--negative"))
+        if not 0 <= self.threshold < 1:
+            raise InputError(f"--threshold {self.threshold} is no relevancy; give a number from 0 to 1, such as 0.5")
+        if self.camera_path is not None and (self.views or self.split):
+            raise InputError("--camera-path says where to look from; leave out --views and --split")
+        if self.views and self.split:
+            raise InputError("--views names the photos to look from; leave out --split")
+        if self.frames and self.camera_path is None:
+            raise InputError("--frames is about the frames of a --camera-path; give one, or leave it out")
+        return phrases, negatives
