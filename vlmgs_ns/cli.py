@@ -15,10 +15,12 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from vlmgs_ns.commands.bench import Bench
 from vlmgs_ns.commands.cache import Cache
 from vlmgs_ns.commands.demo import Demo
 from vlmgs_ns.commands.evaluate import Evaluate
 from vlmgs_ns.commands.export import Export
+from vlmgs_ns.commands.features import Features
 from vlmgs_ns.commands.query import Query
 from vlmgs_ns.commands.render_report import RenderReport
 from vlmgs_ns.commands.scene import Scene
@@ -32,6 +34,8 @@ Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Query, tyro.conf.subcommand("query")]
     | Annotated[RenderReport, tyro.conf.subcommand("render-report")]
+    | Annotated[Features, tyro.conf.subcommand("features")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
 )
 
 _DESCRIPTION = (

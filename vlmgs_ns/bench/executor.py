@@ -1,0 +1,53 @@
+"""Where tasks are carried out: the interface that processes of this machine and a cluster both have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vlmgs_ns.errors import InputError
+
+Told = Callable[[int, int], None]
+"""Called with an item's index and how far it is."""
+Function = Callable[[Any, Callable[[int], None]], Any]
+"""A function of a module, given one item and a way to tell how far it is."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended."""
+
+    value: Any = None
+    error: str = ""
+    """Why there is no value; empty: there is one."""
+    trace: str = ""
+    """Where it happened, for who mends the code; empty for what a user did."""
+
+
+class Executor(Protocol):
+    """Carries out a function on items, several at a time, each in a process of its own."""
+
+    def execute(self, function: Function, items: Sequence[Any], told: Told) -> Iterator[tuple[int, Outcome]]:
+        """Index and outcome of each item, as they end. A task that fails or dies is an outcome, never an exception."""
+        ...
+
+    def describe(self) -> str:
+        """One line that says where."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything that was started."""
+        ...
+
+
+def guarded(function: Function, item: Any, tell: Callable[[int], None]) -> Outcome:
+    """The outcome of a function, its exceptions included."""
+    import traceback
+
+    try:
+        return Outcome(function(item, tell))
+    except InputError as error:
+        return Outcome(error=str(error).removeprefix("Error: "))
+    except Exception as error:
+        return Outcome(error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())

@@ -1,0 +1,89 @@
+"""A trainer that looks at itself: held-out photos along the run and at its end, on clocks that stand still meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT
+
+from vlmgs_ns.trainer import VlmFastGSTrainer
+
+Curve = dict[str, list[float]]
+"""``iteration``, ``seconds``, ``psnr``, ``gaussians``, ``loss`` at each check; the loss is the mean since the last one."""
+
+
+class MeasuredTrainer(VlmFastGSTrainer):
+    """Measures after chosen steps; what it draws by chance in between is given back, so that no check changes the run."""
+
+    def measure(self, steps: list[int], tell: Callable[[int], None]) -> None:
+        """Begin, with everything set up.
+
+        Args:
+            steps: after which to look; the last is the run's last.
+            tell: called with the number of steps done after each of them.
+        """
+        self.curve: Curve = {name: [] for name in ("iteration", "seconds", "psnr", "gaussians", "loss")}
+        self.metrics: dict[str, float] = {}
+        self.seconds = self.cpu_seconds = 0.0
+        self._losses = torch.zeros((), device=self.device)
+        self._steps_summed = 0
+        self._checks, self._tell = set(steps), tell
+        where = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
+        self.callbacks.append(TrainingCallback(where, lambda step: self._after_step(step)))
+        self._began, self._began_cpu = self._clocks()
+
+    def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
+        """One step, its loss remembered."""
+        result = super().train_iteration(step)
+        self._losses += result[0].detach()
+        self._steps_summed += 1
+        return result
+
+    def _after_step(self, step: int) -> None:
+        self._tell(step + 1)
+        if step in self._checks:
+            now, now_cpu = self._clocks()
+            self.seconds += now - self._began
+            self.cpu_seconds += now_cpu - self._began_cpu
+            devices = [self.device] if torch.device(self.device).type == "cuda" else []
+            with torch.random.fork_rng(devices=devices):
+                self.metrics = {name: float(value) for name, value in self.pipeline.get_average_eval_image_metrics().items()}
+            self.curve["iteration"].append(step + 1)
+            self.curve["seconds"].append(round(self.seconds, 3))
+            self.curve["psnr"].append(self.metrics["psnr"])
+            self.curve["gaussians"].append(self.gaussians())
+            self.curve["loss"].append(float(self._losses) / self._steps_summed)
+            self._losses.zero_()
+            self._steps_summed = 0
+            self._began, self._began_cpu = self._clocks()
+
+    def gaussians(self) -> int:
+        """How many there are now."""
+        return len(self.pipeline.model.gauss_params["means"])  # type: ignore[arg-type, index]
+
+    def _clocks(self) -> tuple[float, float]:
+        """Wall and processor seconds, once the device has done what it was given."""
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter(), time.process_time()
+
+
+def check_steps(iterations: int, checks: int) -> list[int]:
+    """Steps, counted from 0, after which to look: evenly spread, the last one the run's last."""
+    return sorted({round(iterations * (k + 1) / checks) - 1 for k in range(checks)})
+
+
+def memory_peaks() -> dict[str, Any]:
+    """Most memory that this process ever took, in MB; on CUDA that of the device too."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = {"memory_mb": round(peak / (2**20 if sys.platform == "darwin" else 2**10))}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        found["gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
+    return found
