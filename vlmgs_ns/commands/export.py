@@ -29,7 +29,7 @@ class Export:
     select: Phrases = ()
     """What to export; with several phrases, what any of them selects. By default the whole scene."""
     invert: bool = False
-    """Export everything but that."""
+    """Export everything but that, and but its rim and its faint Gaussians, which would stay as a ghost."""
     negative: Phrases = ()
     """What it is not, beside the scene's own negatives: --select "wooden table" --negative floor"""
     threshold: float = 0.5
@@ -37,7 +37,7 @@ class Export:
     average: bool = True
     """Average the relevancy of Gaussians that touch, which closes holes; else each counts for itself."""
     least_opacity: float = 0.1
-    """Leave out selected Gaussians of less opacity; 0: none. With --invert these go with the object."""
+    """Leave out selected Gaussians of less opacity; 0: none. (Without effect on --invert.)"""
     least_share: float = 0.1
     """Leave out selected parts that are apart from the heaviest part and weigh less than this share of it; 0: none."""
     coordinates: Literal["run", "data"] = "run"
@@ -98,6 +98,7 @@ class Export:
         return phrases, negatives
 
     def _search(self, run: OpenRun, phrases: list[str], negatives: list[str]) -> Found | None:
+        from vlmgs_ns.selection.find import REACH_TO_REMOVE
         from vlmgs_ns.selection.search import search
 
         if not phrases and not self.features:
@@ -107,8 +108,8 @@ class Export:
         return search(
             run.model.semantics, run.model.splats(), phrases, negatives,
             threshold=self.threshold, average=self.average, least_share=self.least_share,
-            # An object that is taken out takes its fog along.
-            least_opacity=0.0 if self.invert else self.least_opacity,
+            # An object that is taken out takes its fog and its rim along.
+            least_opacity=0.0 if self.invert else self.least_opacity, reach=REACH_TO_REMOVE if self.invert else 0.0,
         )  # fmt: skip
 
     def _write(self, run: OpenRun, folder: Path, phrases: list[str], negatives: list[str], found: Found | None) -> dict[str, Any]:
@@ -175,8 +176,9 @@ class Export:
         if said["features"]:
             say(f"Wrote {said['features']}: their features, relevancy and phrases")
         say("Open the .ply in any viewer of Gaussian splats; https://superspl.at/editor takes it dropped on the page.")
-        if said["phrases"] and not self.invert:
-            say("Too much? --threshold 0.6, or --negative with what came along. Too little? --threshold 0.4. The rest: --invert")
+        if said["phrases"]:
+            more, less = ("goes", "stays") if self.invert else ("comes along", "is missing")
+            say(f"If too much {more}: name it with --negative, or raise --threshold. If a part {less}: lower --threshold.")
 
 
 def _figures(phrases: list[str], found: Found) -> dict[str, dict[str, float]]:

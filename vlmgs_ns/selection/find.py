@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.5
 """A tie with the hardest negative."""
+REACH_TO_REMOVE = 0.1
+"""`reach` for an object that is taken out of a scene: its rim, where features mix with what is behind, would stay as a ghost."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def find(
     average: bool = True,
     least_opacity: float = LEAST_OPACITY,
     least_share: float = LEAST_SHARE,
+    reach: float = 0.0,
 ) -> Found:
     """Select Gaussians for each phrase.
 
@@ -67,6 +70,7 @@ def find(
         threshold: Gaussians more relevant are selected.
         average: hold the mean over touching Gaussians against the threshold, weighted by opacity.
         least_opacity, least_share: as `cleaned` takes them, for each phrase on its own.
+        reach: grow what is left through touching Gaussians of relevancy down to this much below the threshold.
 
     Raises:
         ValueError: as `cleaned`.
@@ -74,8 +78,11 @@ def find(
     held = neighbours.averaged(relevancy, splats.opacities).float() if average else relevancy.detach().cpu().float()
     above = held > threshold
     parts = [cleaned(column, splats, neighbours, least_opacity, least_share) for column in above.unbind(1)]
+    masks = [part.mask for part in parts]
+    if reach > 0:
+        masks = [neighbours.grow(mask, held[:, k] > threshold - reach) for k, mask in enumerate(masks)]
     return Found(
-        torch.stack([part.mask for part in parts], dim=1) if parts else above,
+        torch.stack(masks, dim=1) if masks else above,
         held,
         tuple(above.sum(dim=0).tolist()),
         sum(part.faint for part in parts),

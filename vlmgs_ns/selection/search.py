@@ -25,6 +25,7 @@ def search(
     average: bool = True,
     least_opacity: float = LEAST_OPACITY,
     least_share: float = LEAST_SHARE,
+    reach: float = 0.0,
 ) -> Found:
     """Find the Gaussians of each phrase.
 
@@ -33,7 +34,7 @@ def search(
         splats: all Gaussians of the scene.
         phrases: what to find.
         negatives: what it is not, beside the scene's own negatives.
-        threshold, average, least_opacity, least_share: as `find` takes them.
+        threshold, average, least_opacity, least_share, reach: as `find` takes them.
 
     Raises:
         InputError: a phrase finds nothing, or the encoder of its text is not on this machine.
@@ -41,7 +42,7 @@ def search(
     relevancy = semantics.relevancy(splats.means, phrases, [*semantics.about.negatives, *negatives])
     found = find(
         relevancy, splats, Neighbours(splats),
-        threshold=threshold, average=average, least_opacity=least_opacity, least_share=least_share,
+        threshold=threshold, average=average, least_opacity=least_opacity, least_share=least_share, reach=reach,
     )  # fmt: skip
     for k, phrase in enumerate(phrases):
         if found.above[k] == 0:
