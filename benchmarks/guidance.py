@@ -4,8 +4,10 @@
         [--scenes toy fox ...] [--methods fastgs "+ all" ...] [--jobs 1]
 
 "+ everywhere" takes the whole picture for phase 1's region: what regions are worth is the difference of "+ detail" to it.
-The residual backend answers, except there and in the oracle's rows, which only the embedded scene has: there the boxes come from
-its instance masks, an upper bound for what a model could say about objects. Rounds are blocking, so that a run repeats exactly.
+The residual backend answers, except there and in the oracle's rows, which only scenes with masks have (`MASKS`): there the boxes
+come from them, an upper bound for what a model could say about objects; masks lie over the photos as they were taken. Rounds are
+blocking, so that a run repeats exactly.
+
 OUT then holds `results.json`, `results.md` (means ± standard deviations over seeds, and differences to FastGS alone) and
 `psnr.png`. Background: no labelled object (embedded scene), or outside of the centred box of half the picture's area (captures).
 """
@@ -45,8 +47,17 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+MASKS = {"masks_instance": 0.0, "masks": 0.002, "masks_derived": 0.002}
+"""Folders of masks, one id per object, and the least part of a picture that counts as one: masks by colour have specks."""
+
+
+def masks_of(scene: Path) -> str | None:
+    """The folder of a scene's masks."""
+    return next((name for name in MASKS if (scene / name).is_dir()), None)
+
+
 class Oracle:
-    """Boxes of the labelled objects, by the instance mask of the photo that a question shows."""
+    """Boxes of the labelled objects, by the mask of the photo that a question shows."""
 
     name = "oracle"
     fingerprint = "oracle"
@@ -56,9 +67,12 @@ class Oracle:
     def __init__(self, scene: Path) -> None:
         from PIL import Image
 
+        folder = masks_of(scene)
+        assert folder is not None, scene
+        self.least = MASKS[folder]
         self.masks, self.thumbnails = [], []
         for path in sorted((scene / "images").iterdir()):
-            mask = scene / "masks_instance" / f"{path.stem}.png"
+            mask = scene / folder / f"{path.stem}.png"
             if mask.exists():
                 self.masks.append(np.array(Image.open(mask)))
                 self.thumbnails.append(self._thumbnail(np.array(Image.open(path).convert("RGB")) / 255))
@@ -83,16 +97,17 @@ class Oracle:
             shown = self._thumbnail(question.evidence.photo)
             mask = self.masks[int(np.argmin([np.abs(shown - other).mean() for other in self.thumbnails]))]
             ids = [mask > 0] if question.phase == "background" else [mask == k for k in np.unique(mask) if k]
-            boxes = [self._box(inside) for inside in ids if inside.any()]
+            boxes = [box for inside in ids for box in self._box(inside)]
             answers.append(Answer(json.dumps([{"bbox_2d": box, "label": "object"} for box in boxes])))
         return answers
 
-    @staticmethod
-    def _box(inside: Any) -> list[int]:
-        rows, columns = np.nonzero(inside)
-        height, width = inside.shape
-        edges = columns.min() / width, rows.min() / height, (columns.max() + 1) / width, (rows.max() + 1) / height
-        return [round(1000 * float(edge)) for edge in edges]
+    def _box(self, inside: Any) -> list[list[int]]:
+        """The box around all parts that count, in thousandths; none where there are none."""
+        from vlmgs_ns.guidance.regions import boxes_around
+
+        parts = np.array(boxes_around(inside, self.least, 100)).reshape(-1, 4)
+        edges = [*parts[:, :2].min(axis=0), *parts[:, 2:].max(axis=0)] if len(parts) else []
+        return [[round(1000 * float(edge)) for edge in edges]] if edges else []
 
 
 class Everywhere:
@@ -101,7 +116,7 @@ class Everywhere:
     name = "everywhere"
     fingerprint = "everywhere"
     coordinates = "thousandths"
-    needs_evidence = True
+    needs_evidence = False
 
     def check(self) -> None:
         """Nothing can be missing."""
@@ -148,7 +163,7 @@ def main() -> None:
         for method in args.methods
         for scene in scenes_of(args)
         for start in args.starts
-        if "oracle" not in method or (scene / "masks_instance").is_dir()
+        if "oracle" not in method or masks_of(scene) is not None
     ]
     report(execute(runs, args.out / "runs", args.jobs), args.methods, "fastgs", args.out)
 

@@ -35,8 +35,8 @@ class Run:
     iterations: int
     size: int
     overrides: dict[str, Any] = field(default_factory=dict, hash=False)
-    prepare: Callable[[Any], None] | None = None
-    """Called with the trainer once it is set up."""
+    prepare: Callable[[Any], Callable[[], dict[str, Any]] | None] | None = None
+    """Called with the trainer once it is set up; what it returns is called after training, for more entries of the result."""
 
     @property
     def name(self) -> str:
@@ -111,8 +111,7 @@ def train(run: Run, out: Path) -> None:
     _set_random_seed(run.seed)
     trainer = configure(run, out.with_suffix("")).setup()
     trainer.setup()
-    if run.prepare is not None:
-        run.prepare(trainer)
+    more = None if run.prepare is None else run.prepare(trainer)
     model = trainer.pipeline.model
     paused, paused_cpu, curve = 0.0, 0.0, []
 
@@ -141,6 +140,8 @@ def train(run: Run, out: Path) -> None:
     }  # fmt: skip
     if model.steering is not None:
         result["guidance"] = dict(vars(model.steering.tally))
+    if more is not None:
+        result |= more()
     partial = out.with_suffix(".tmp")
     partial.write_text(json.dumps(result))
     partial.rename(out)
