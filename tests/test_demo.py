@@ -82,7 +82,10 @@ def test_the_page_shows_every_held_out_view(demo: Result) -> None:
     transforms = json.loads((demo.out / "scene" / "transforms.json").read_text(encoding="utf-8"))
     for name in transforms["test_filenames"]:
         assert Path(name).name in text
-    assert text.count("data:image/jpeg") == 3 * 4
+    for kind in ("photo", "before", "trained", "error"):
+        assert text.count(f'data-kind="{kind}"') == 3
+    # The scene's own objects are searched for, and the turntable is inside.
+    assert text.count('data-kind="query-mask"') >= 3 and text.count("data:video/mp4") == 1
 
 
 def test_ns_eval_finds_the_same_metrics(demo: Result) -> None:
@@ -115,10 +118,25 @@ def test_ctrl_c_leaves_a_checkpoint_and_a_second_demo_may_follow(tmp_path: Path)
     checkpoint.register_safe_globals()
     assert checkpoint.load(checkpoint.newest(folder))["pipeline"]
     assert not (out / "index.html").exists()
+    _report_of_a_stopped_run(folder.parent)
 
     done = run("vlmgs", "demo", out, "--max-num-iterations", 2, *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list(out.glob("outputs/*/*/*/config.yml"))) == 2
+
+
+def _report_of_a_stopped_run(folder: Path) -> None:
+    """Through the console script: it shows what there is, and says what there is not."""
+    done = run("vlmgs", "render-report", folder, "--turntable-seconds", "0.1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = folder / "report.html"
+    assert f"Wrote {page}" in done.stdout and "Rendering 3/3" in done.stdout
+    text = page.read_text(encoding="utf-8")
+    assert "of 1,000,000 iterations" in text and "no semantic stage" in text
+    assert text.count('data-kind="trained"') == 3 and 'data-kind="before"' not in text and text.count("data:video/mp4") == 1
+    refused = run("vlmgs", "render-report", folder, "--prompt", "red ball", "--out", folder / "other.html")
+    assert refused.returncode == 1 and "cannot be searched with words yet" in refused.stderr and "Traceback" not in refused.stderr
+    assert not (folder / "other.html").exists()
 
 
 @pytest.mark.parametrize(

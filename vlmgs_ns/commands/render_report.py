@@ -32,16 +32,17 @@ class RenderReport:
             raise InputError(
                 f"--turntable-seconds {self.turntable_seconds:g} is no length for a video; give a number from 0 to 600"
             )
+        from vlmgs_ns.runs import find_config, open_run
+
+        out = (self.out or find_config(self.run_folder).parent / "report.html").absolute()
         # As in `vlmgs demo`: read once, when torch is first imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from vlmgs_ns.progress import say
         from vlmgs_ns.report.write import check_output, write_report
-        from vlmgs_ns.runs import find_config, open_run
         from vlmgs_ns.semantics.cache import format_size
         from vlmgs_ns.semantics.config import parse_prompt
 
         phrases = parse_prompt(self.prompt)
-        out = (self.out or find_config(self.run_folder).parent / "report.html").absolute()
         check_output(out)
         write_report(open_run(self.run_folder), out, phrases, self.turntable_seconds)
         say(f"Wrote {out}  ({format_size(out.stat().st_size)}; open it in a browser)")
