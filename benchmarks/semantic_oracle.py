@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,13 +21,15 @@ from torch import Tensor
 from vlmgs_ns.semantics.cache import FeatureCache, photo_digest
 from vlmgs_ns.semantics.config import SemanticsConfig
 from vlmgs_ns.semantics.features import clip_key, dino_key
-from vlmgs_ns.semantics.hybrid import hybrid_map
+from vlmgs_ns.semantics.hybrid import TILE_SIZES, hybrid_map, largest_tile
 from vlmgs_ns.semantics.query import NEGATIVES
 from vlmgs_ns.semantics.stage import Encoders, choose_encoders
 
 COMMON = 0.8  # a
-WINDOW = 0.1  # side of the oracle's window, shares of the height: the two smallest tiles of the hybrid map
-MIDDLE = 0.275  # the middle one of the hybrid map's seven tile sizes
+WINDOW = (
+    0.1  # side of the oracle's window, shares of the height: the two smallest tiles of FMGS' seven, which the tiny CLIP takes
+)
+MIDDLE = 0.275  # the middle one of the seven
 CLIP_GRID, DINO_GRID = 20, 30  # rows of the maps, as the tiny encoders give them
 NOISE, OFFSET = 0.3, 0.2  # lengths of a cell's own noise and of what a whole view is off
 
@@ -35,7 +37,7 @@ NOISE, OFFSET = 0.3, 0.2  # lengths of a cell's own noise and of what a whole vi
 class Oracle:
     """Both encoder protocols of `vlmgs_ns.semantics.encoders`, as far as the stage asks; pictures are never shown to it."""
 
-    tile_size = 32
+    tile_size, tile_sizes = 32, 2
     negatives = NEGATIVES
 
     def __init__(self, name: str, dimension: int, labels: Sequence[str], background: Sequence[str]) -> None:
@@ -101,7 +103,7 @@ def eyes(
     names: Sequence[str],
     photos: Tensor,
     labels: Any,
-    one_scale: bool = False,
+    tiles: Literal["", "one", "seven"] = "",
     wrong: bool = False,
 ) -> Eyes:
     """`tiny`: the embedded CLIP and DINO; `oracle`; `sharp oracle`: every pixel's own label and no noise, in CLIP's maps too.
@@ -109,21 +111,25 @@ def eyes(
     Args:
         scene: folder of the embedded scene, names: stems of the photos [V, H, W, 3] uint8.
         labels: its `LabelledScene`.
-        one_scale: tiles of the middle size alone; the oracle's window is as large as they.
+        tiles: one: of the middle size alone; the oracle's window is as large as they. seven: FMGS' (not for oracles).
         wrong: only marks the maps as such, see `Eyes.look`.
     """
-    mark = (f", tiles of {MIDDLE} alone" if one_scale else "") + (", of wrong photos" if wrong else "")
+    mark = (f", tiles of {MIDDLE} alone" if tiles == "one" else "") + (", of wrong photos" if wrong else "")
     if kind == "tiny":
         encoders = choose_encoders(config)
         clip, dino = encoders.clip, encoders.dino
-        scales: dict[str, Any] = {"scales": 1, "smallest": MIDDLE, "largest": MIDDLE} if one_scale else {}
+        if tiles == "seven":
+            clip.tile_sizes = TILE_SIZES
+        sizes: dict[str, Any] = {"scales": clip.tile_sizes, "largest": largest_tile(clip.tile_sizes)}
+        if tiles == "one":
+            sizes = {"scales": 1, "smallest": MIDDLE, "largest": MIDDLE}
 
         def picture(index: int) -> Tensor:  # [3, H, W]
             return photos[index].movedim(-1, 0).float() / 255
 
         looking = Eyes(
             encoders,
-            lambda index: hybrid_map(picture(index), clip.embed_images, clip.tile_size, **scales),
+            lambda index: hybrid_map(picture(index), clip.embed_images, clip.tile_size, **sizes),
             lambda index: dino.embed(picture(index)),
         )
     else:
@@ -135,7 +141,7 @@ def eyes(
             lambda index: seer.map(
                 _ids(scene, names[index], photos),
                 photos.shape[1] if sharp else CLIP_GRID,
-                0.0 if sharp else MIDDLE if one_scale else WINDOW,
+                0.0 if sharp else MIDDLE if tiles == "one" else WINDOW,
                 0.0 if sharp else 1.0,
                 index,
             ),

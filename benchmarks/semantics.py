@@ -35,6 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lift": {"mode": "lift"},
     "warm": {"mode": "warm"},
     "fmgs": {"mode": "fmgs"},
+    "lift, seven tile sizes": {"mode": "lift"},
+    "warm, seven tile sizes": {"mode": "warm"},
     "warm, one tile size": {"mode": "warm"},
     "warm, no alignment": {"mode": "warm", "alignment": 0.0},
     "warm, no hash grid": {"mode": "warm", "sizes": {"levels": 1, "coarse": (2, 2), "fine": (2, 2)}},
@@ -43,6 +45,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "untrained field": {"mode": "fmgs", "steps": 0, "alignment_steps": 0},
     "warm, full size": {"mode": "warm", "sizes": {}, "full": True},
 }
+TINY_ALONE = {"lift, seven tile sizes", "warm, seven tile sizes"}
+"""Variants that mean nothing to an oracle, whose maps have a window of their own."""
 COUNTS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 
 
@@ -83,9 +87,11 @@ def measure(args: argparse.Namespace, seed: int, encoder: str, variant: str, geo
     config = settings(variant)
     scene = args.out / f"toy-{seed}"
     labels = read_toy(scene)
-    wrong, one_scale = variant.endswith("wrong photos"), variant.endswith("one tile size")
-    looking = eyes(encoder, config, scene, geometry.about["names"]["train"], geometry.photos, labels, one_scale, wrong)
-    cache = FeatureCache(args.out / "maps" / f"{geometry_file.stem}-{encoder}-{one_scale}-{wrong}".replace(" ", "-"))
+    wrong = variant.endswith("wrong photos")
+    tiles = {"one tile size": "one", "seven tile sizes": "seven"}.get(variant.partition(", ")[2], "")
+    looking = eyes(encoder, config, scene, geometry.about["names"]["train"], geometry.photos, labels, tiles, wrong)
+    kind = "-".join([geometry_file.stem, encoder.replace(" ", "-"), *[tiles] * bool(tiles), *["wrong"] * wrong])
+    cache = FeatureCache(args.out / "maps" / kind)
     result: dict[str, Any] = {"seed": seed, "encoder": encoder, "variant": variant, "gaussians": len(geometry.splats)}
     made = cache.folder.with_suffix(".json")
     if not made.exists():
@@ -262,6 +268,8 @@ def main() -> None:
             continue
         for encoder in args.encoders:
             for variant in [] if args.scaling else [*args.modes, *args.variants]:
+                if encoder != "tiny" and variant in TINY_ALONE:
+                    continue
                 out = runs / f"{geometry.stem}-{encoder}-{variant}.json".replace(" ", "-").replace(",", "")
                 alone(measure, args, seed, encoder, variant, geometry, out=out)
             warm = runs / f"{geometry.stem}-{encoder}-warm.pt".replace(" ", "-")

@@ -90,6 +90,12 @@ def test_only_what_changed_is_made_again(cache: FeatureCache) -> None:
     clip, dino = Clip("clip 2"), Dino()
     feature_maps(scene, clip, dino, cache)
     assert clip.calls > 0 and dino.calls == 0
+    clip.tile_sizes = 2
+    maps = feature_maps(scene, clip, dino, cache)
+    assert dino.calls == 0
+    picture = torch.from_numpy(scene[0]).permute(2, 0, 1) / 255
+    expected = hybrid_map(picture, Clip().embed_images, 4, scales=2, largest=0.125)
+    torch.testing.assert_close(torch.tensor(np.array(maps[0].clip)).float(), expected, atol=1e-3, rtol=0)
 
 
 def test_an_interruption_loses_nothing_that_was_made(cache: FeatureCache) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import resize
 
-from vlmgs_ns.semantics.hybrid import hybrid_map, stride_factor, tile_starts
+from vlmgs_ns.semantics.hybrid import TILE_SIZES, hybrid_map, largest_tile, stride_factor, tile_starts
 
 SIZE = 8
 
@@ -109,6 +109,17 @@ def test_the_picture_of_the_paper_has_a_20_row_map() -> None:
     assert out.shape == (20, 27, 2)  # tiles of 12 pixels, 12 apart; ceil(320 / 12) = 27 across
     # Sides 12, 30, 48, … 120 px; steps 12, 18.75 and then half a side: rows and columns by hand.
     assert sum(counted) == 20 * 27 + 13 * 17 + 9 * 13 + 7 * 9 + 5 * 7 + 4 * 6 + 3 * 5
+    counted.clear()
+    hybrid_map(torch.zeros(3, 240, 320), embed, tile_size=2, scales=3, largest=largest_tile(3))
+    assert sum(counted) == 20 * 27 + 13 * 17 + 9 * 13  # the first three of the same
+
+
+def test_sizes_of_tiles() -> None:
+    assert largest_tile(TILE_SIZES) == 0.5  # FMGS'
+    assert [largest_tile(sizes) for sizes in (1, 2, 3)] == pytest.approx([0.05, 0.125, 0.2])
+    for sizes in (0, 14):
+        with pytest.raises(ValueError, match=f"^{sizes} tile sizes"):
+            largest_tile(sizes)
 
 
 def test_a_constant_picture_gives_a_constant_map() -> None:

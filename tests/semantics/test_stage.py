@@ -166,6 +166,9 @@ def test_what_was_made_otherwise_is_made_anew(make: Callable[..., Stage], models
     assert stage.run(scene)
     assert make().begin(scene) is scene
     assert make(clip=str(models / "other")).begin(scene) is not scene
+    fewer = make()
+    fewer.encoders.clip.tile_sizes = 2
+    assert fewer.begin(scene) is not scene
     assert make(refine_steps=6).begin(scene) is not scene
     moved = splats()
     moved.opacities[3] += 0.01
@@ -259,6 +262,11 @@ def test_gaussians_that_no_photo_shows(make: Callable[..., Stage]) -> None:
     nothing = make(gaussians=splats(0))
     with pytest.raises(InputError, match="no Gaussians"):
         nothing.run(nothing.begin())
+
+
+def test_the_embedded_clip_looks_at_small_tiles_alone(models: Path) -> None:
+    for clip, sizes in (("embedded", 2), (str(models / "clip"), 7)):
+        assert choose_encoders(SemanticsConfig(clip=clip, dino="embedded", device="cpu")).clip.tile_sizes == sizes
 
 
 def test_prompts() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vlmgs_ns.errors import InputError
 from vlmgs_ns.semantics.clip_files import build, find_clip, tokenizer_of
 from vlmgs_ns.semantics.dino_files import accepts, find_dino, last_key_projection, load_dino
+from vlmgs_ns.semantics.hybrid import TILE_SIZES
 from vlmgs_ns.semantics.weights import content_digest
 
 NEGATIVES = ("object", "things", "stuff", "texture")
@@ -36,6 +37,8 @@ class ImageTextEncoder(Protocol):
     """Phrases that a query has to beat."""
     tile_size: int
     """S, the side in pixels of the pictures it takes."""
+    tile_sizes: int = TILE_SIZES
+    """How many of FMGS' tile sizes, from the smallest, are averaged to its map of a photo (`hybrid.largest_tile`)."""
 
     def embed_images(
         self,
@@ -129,6 +132,7 @@ class OpenClipEncoder(ImageTextEncoder):
         dtype: str = "auto",
         batch_size: int = 64,
         negatives: tuple[str, ...] = NEGATIVES,
+        tile_sizes: int = TILE_SIZES,
     ) -> None:
         """Find the model; nothing is loaded yet.
 
@@ -140,6 +144,7 @@ class OpenClipEncoder(ImageTextEncoder):
             dtype: float32, float16 or bfloat16; `auto` is float16 on CUDA and float32 elsewhere.
             batch_size: most pictures or phrases in one pass.
             negatives: phrases that a query has to beat.
+            tile_sizes: of its map of a photo.
 
         Raises:
             InputError: no such model, no weights on this machine, or no such device.
@@ -157,6 +162,7 @@ class OpenClipEncoder(ImageTextEncoder):
         self.name = self._found.name
         self.dimension = int(config["embed_dim"])
         self.negatives = negatives
+        self.tile_sizes = tile_sizes
         self.tile_size = int(sides.pop())
         digest = content_digest([config, self._found.mean, self._found.std], [self._found.weights])
         self.fingerprint = f"OpenCLIP {self.name} {digest}" + ("" if dtype == "auto" else f" {dtype}")

@@ -16,7 +16,7 @@ from vlmgs_ns.errors import InputError
 from vlmgs_ns.progress import Report, bar
 from vlmgs_ns.semantics.cache import FeatureCache, Map, format_size, photo_digest
 from vlmgs_ns.semantics.encoders import DenseEncoder, ImageTextEncoder
-from vlmgs_ns.semantics.hybrid import hybrid_map
+from vlmgs_ns.semantics.hybrid import hybrid_map, largest_tile
 
 EDITION = 1
 """Part of every key: to be raised with a change to `hybrid_map` or an encoder's `embed`, which makes older maps wrong."""
@@ -64,7 +64,7 @@ class FeatureMaps(Sequence[PhotoMaps]):
 
 def clip_key(clip: ImageTextEncoder) -> str:
     """What decides a photo's hybrid map, beside the photo."""
-    return f"{clip.fingerprint}, hybrid map of 7 tile sizes at {clip.tile_size} px, edition {EDITION}"
+    return f"{clip.fingerprint}, hybrid map of {clip.tile_sizes} tile sizes at {clip.tile_size} px, edition {EDITION}"
 
 
 def dino_key(dino: DenseEncoder) -> str:
@@ -128,7 +128,12 @@ def _ensure(
         # Tiles are cut and scaled where the encoder runs, if it says where.
         return pixels.to(getattr(clip, "device", "cpu"))
 
-    cache.get(digest, clip_key(clip), lambda: hybrid_map(picture(), clip.embed_images, clip.tile_size))
+    sizes = clip.tile_sizes
+    cache.get(
+        digest,
+        clip_key(clip),
+        lambda: hybrid_map(picture(), clip.embed_images, clip.tile_size, scales=sizes, largest=largest_tile(sizes)),
+    )
     if dino is not None:
         cache.get(digest, dino_key(dino), lambda: dino.embed(picture()))
     return made

@@ -17,6 +17,20 @@ from torch import Tensor
 Embed = Callable[[Tensor], Tensor]
 """[B, 3, S, S] in [0, 1] → [B, D]."""
 
+TILE_SIZES = 7
+"""FMGS'."""
+
+
+def largest_tile(sizes: int) -> float:
+    """Side of the largest of the first `sizes` of FMGS' tile sizes: 0.05 of the picture's height, 0.125, … 0.5, and so on.
+
+    Raises:
+        ValueError: none, or so many that a tile is larger than the picture.
+    """
+    if not 1 <= sizes <= 13:
+        raise ValueError(f"{sizes} tile sizes from 0.05 of the height, 0.075 apart: give 1 to 13")
+    return (3 * sizes - 1) / 40
+
 
 def stride_factor(ratio: float) -> float:
     """Step from tile to tile, in tiles: 1.0 where the tile is 0.05 of the picture's height, falling to 0.5 at 0.15 and above."""
@@ -64,7 +78,7 @@ def hybrid_map(
     picture: Tensor,  # [3, H, W] in [0, 1]
     embed: Embed,
     tile_size: int = 224,
-    scales: int = 7,
+    scales: int = TILE_SIZES,
     smallest: float = 0.05,
     largest: float = 0.5,
     batch_size: int = 64,

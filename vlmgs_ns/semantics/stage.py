@@ -27,6 +27,7 @@ from vlmgs_ns.semantics.cache import FeatureCache
 from vlmgs_ns.semantics.config import SemanticsConfig
 from vlmgs_ns.semantics.encoders import DinoEncoder, OpenClipEncoder
 from vlmgs_ns.semantics.features import FeatureMaps, Photo, feature_maps
+from vlmgs_ns.semantics.hybrid import TILE_SIZES
 from vlmgs_ns.semantics.lifting import FeatureView, Lifted, Projection, fit_field, lift_features
 from vlmgs_ns.semantics.losses import SemanticLoss, semantic_loss
 from vlmgs_ns.semantics.scene import EMBEDDED, About, SceneSemantics, embedded
@@ -35,6 +36,9 @@ CLIP, DINO = "ViT-B-16", "facebook/dino-vits8"
 """FMGS' encoders."""
 TINY_SIDE = 240
 """Shorter side in pixels of the pictures that the embedded DINO was trained on."""
+TINY_TILES = 2
+"""Tile sizes of the embedded CLIP's map. To it a tile is what takes most of its area, so that larger ones blur the map and tell
+nothing more; a CLIP that knows the world tells a handle's cup by them."""
 LEAST_DIMS = 32
 """To which lifted features are projected at most."""
 
@@ -79,7 +83,8 @@ def choose_encoders(config: SemanticsConfig) -> Encoders:
         clip_model = CLIP if _there(lambda: OpenClipEncoder(CLIP, config.clip_pretrained)) else EMBEDDED
     if dino_model == "auto":
         dino_model = DINO if _there(lambda: DinoEncoder(DINO)) else EMBEDDED
-    clip = OpenClipEncoder(embedded(clip_model), config.clip_pretrained, negatives=config.negatives, **options)
+    tiles = TILE_SIZES if clip_model != EMBEDDED else TINY_TILES
+    clip = OpenClipEncoder(embedded(clip_model), config.clip_pretrained, negatives=config.negatives, tile_sizes=tiles, **options)
     side = config.dino_shorter_side if dino_model != EMBEDDED else min(config.dino_shorter_side, TINY_SIDE)
     dino = DinoEncoder(embedded(dino_model, "dino"), shorter_side=side, **options)
     tiny = [name for name, model in (("CLIP", clip_model), ("DINO", dino_model)) if model == EMBEDDED]
@@ -132,7 +137,8 @@ class Stage:
         sizes = replace(config.sizes, clip_dim=clip.dimension, dino_dim=dino.dimension)
         free = ("enabled", "device", "dtype", "negatives", "clip", "clip_pretrained", "dino")
         settings = {name: value for name, value in asdict(config).items() if name not in free}
-        settings |= {"saw": [clip.fingerprint, dino.fingerprint], "photos": len(self.views), "Gaussians": digest(self.splats)}
+        settings |= {"saw": [clip.fingerprint, dino.fingerprint], "tile sizes": clip.tile_sizes}
+        settings |= {"photos": len(self.views), "Gaussians": digest(self.splats)}
         return About(
             config.mode, sizes, self.encoders.clip_model, config.clip_pretrained, clip.fingerprint, tuple(config.negatives),
             json.dumps(settings, sort_keys=True),
