@@ -29,7 +29,7 @@ COMMON = 0.8  # a
 WINDOW = (
     0.1  # side of the oracle's window, shares of the height: the two smallest tiles of FMGS' seven, which the tiny CLIP takes
 )
-MIDDLE = 0.275  # the middle one of the seven
+MIDDLE = 0.275  # the middle one of FMGS' seven tile sizes
 CLIP_GRID, DINO_GRID = 20, 30  # rows of the maps, as the tiny encoders give them
 NOISE, OFFSET = 0.3, 0.2  # lengths of a cell's own noise and of what a whole view is off
 
