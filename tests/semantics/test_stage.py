@@ -16,7 +16,7 @@ from vlmgs_ns.errors import InputError
 from vlmgs_ns.semantics.blend import Pinhole, Splats, blend
 from vlmgs_ns.semantics.cache import FeatureCache
 from vlmgs_ns.semantics.config import LONGEST_PHRASE, MOST_PHRASES, SemanticsConfig, parse_prompt
-from vlmgs_ns.semantics.field import FieldConfig
+from vlmgs_ns.semantics.field import FieldConfig, SemanticField
 from vlmgs_ns.semantics.query import relevancy
 from vlmgs_ns.semantics.scene import SceneSemantics
 from vlmgs_ns.semantics.stage import Stage, choose_encoders, digest
@@ -211,6 +211,38 @@ def test_other_negatives_for_one_question(make: Callable[..., Stage]) -> None:
     for ask in (lambda: scene.relevancy(means, ["lamp"], []), lambda: scene.pictures(stage.splats, camera, [], negatives=())):
         with pytest.raises(InputError, match="negatives are empty"):
             ask()
+
+
+def test_the_first_question_finds_its_codes_made(make: Callable[..., Stage], tmp_path: Path, monkeypatch: Any) -> None:
+    stage = make()
+    scene = stage.begin()
+    assert stage.run(scene) and scene.field is not None
+    means = stage.splats.means
+    expected = scene.relevancy(means, ["red ball"])
+    again = reloaded(scene, tmp_path / "scene.pt")
+    again.prepare(means)
+    computed: list[int] = []
+    real = SemanticField.clip_codes
+
+    def counted(field: SemanticField, given: Tensor) -> Tensor:
+        computed.append(len(given))
+        return real(field, given)
+
+    monkeypatch.setattr(SemanticField, "clip_codes", counted)
+    for one in (scene, again):
+        assert torch.equal(one.relevancy(means.detach(), ["red ball"]), expected)
+        one.pictures(stage.splats, Cloud().camera(0), ["red ball"])
+    assert not computed
+    # Whatever is asked of other places is computed of those.
+    other = means + 0.3
+    assert not torch.equal(scene.relevancy(other, ["red ball"]), expected) and computed == [60]
+    other -= 0.3
+    assert torch.allclose(scene.relevancy(other, ["red ball"]), expected, atol=1e-4) and computed == [60, 60]
+    # Too many to be kept: they are computed for every question, and the answer is the same.
+    monkeypatch.setattr("vlmgs_ns.semantics.scene.CODES_KEPT", 59 * 17 * 4)
+    again.prepare(means)
+    assert torch.equal(again.relevancy(means, ["red ball"]), expected) and computed == [60, 60, 60]
+    make(mode="lift").begin().prepare(means)  # nothing to do
 
 
 def test_lifted_features_within_a_budget(make: Callable[..., Stage]) -> None:

@@ -77,7 +77,7 @@ class SceneSemantics(nn.Module):
         self.register_buffer("pca_axes", torch.zeros(about.sizes.clip_dim, 3))
         self.register_buffer("pca_spread", torch.zeros(3))
         self._encoder: ImageTextEncoder | None = None
-        self._codes: tuple[tuple[Any, ...], Tensor] | None = None
+        self._codes: tuple[Tensor, int, Tensor] | None = None  # of which means, at which version of them
 
     # state
 
@@ -123,6 +123,7 @@ class SceneSemantics(nn.Module):
         basis = pca_basis(clip)
         self.pca_mean, self.pca_axes, self.pca_spread = basis.mean, basis.axes, basis.spread
         self.complete, self.moments = True, None
+        self.prepare(splats.means)
 
     def _rows(self, ids: Tensor) -> Tensor:  # [M, D]
         rows = self.features[ids].float()
@@ -243,13 +244,34 @@ class SceneSemantics(nn.Module):
                 )
             weights = texts.T if self.axes.numel() == 0 else self.axes @ texts.T
             return torch.cat([part.float() @ weights for part in self.features.split(CHUNK)])
-        if len(means) * self.field.clip_head.code_size * 4 > CODES_KEPT:
+        codes = self._kept_codes(means)
+        if codes is None:
             return torch.cat([self.field.scores(self.field.clip_codes(part), texts) for part in means.split(CHUNK)])
-        # A version of the tensor counts changes in place; the field itself changes only until it is complete.
-        key = (means.data_ptr(), means._version, len(means))
-        if self._codes is None or self._codes[0] != key or not self.complete:
-            self._codes = key, self.field.clip_codes(means)
-        return self.field.scores(self._codes[1], texts)
+        return self.field.scores(codes, texts)
+
+    @torch.no_grad()
+    def prepare(
+        self,
+        means: Tensor,  # [N, 3] world, of all Gaussians
+    ) -> None:
+        """Compute what all queries share, so that the first takes no longer than the next. Lifted features need nothing; a
+        field's codes are kept until the means change, unless there are too many of them (`CODES_KEPT`)."""
+        if self.field is not None:
+            self._kept_codes(means)
+
+    def _kept_codes(self, means: Tensor) -> Tensor | None:  # [N, clip_hidden + 1]
+        assert self.field is not None
+        if len(means) * self.field.clip_head.code_size * 4 > CODES_KEPT:
+            return None
+        # A version of the tensor counts changes in place; the field itself changes only until it is complete. The means are kept
+        # along, so that no other tensor can come to lie at their address.
+        if self._codes is not None and self.complete:
+            known, version, codes = self._codes
+            if (known.data_ptr(), known.shape, version) == (means.data_ptr(), means.shape, means._version):
+                return codes
+        codes = self.field.clip_codes(means)
+        self._codes = means.detach(), means._version, codes
+        return codes
 
 
 EMBEDDED = "embedded"
