@@ -127,7 +127,7 @@ def sizes(out: Path) -> str:
         for row in json.loads(path.read_text()):
             scores = [f"{row['scores'][key]:.3f}" for key in ("A localisation", "B iou", "B argmax_iou")]
             memory = [f"{row[key]:,.1f}" for key in ("field_mb", "codes_mb", "lifted_mb", "peak_mb")]
-            taken = [f"{row[key]:,.1f}" for key in ("first_ms", "query_ms")]
+            taken = [f"{row[key]:,.1f}" for key in ("prepare_ms", "query_ms")]
             rows.append([path.stem.removeprefix("scaling-"), f"{row['gaussians']:,}", *scores, *memory, *taken])
     columns = [
         "encoder",
@@ -138,7 +138,7 @@ def sizes(out: Path) -> str:
         "field, MB",
         "codes kept between queries, MB",
     ]
-    return table([*columns, "lifted instead, MB", "peak MB", "first query, ms", "next, ms"], rows)
+    return table([*columns, "lifted instead, MB", "peak MB", "preparing, ms", "query, ms"], rows)
 
 
 def plot(results: Results, path: Path) -> None:
