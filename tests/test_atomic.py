@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -25,4 +26,27 @@ def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:
         partial.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
+    path, together = tmp_path / "a.bin", threading.Barrier(4)
+    errors: list[BaseException] = []
+
+    def write(byte: int) -> None:
+        try:
+            with replacing(path) as partial:
+                together.wait(timeout=30)  # all are open before any writes
+                partial.write_bytes(bytes([byte]) * (1 << 20))
+                together.wait(timeout=30)
+        except BaseException as error:
+            errors.append(error)
+
+    writers = [threading.Thread(target=write, args=(byte,)) for byte in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    content = path.read_bytes()
+    assert not errors and len(content) == 1 << 20 and len(set(content)) == 1
     assert list(tmp_path.iterdir()) == [path]

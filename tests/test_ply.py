@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from plyfile import PlyData, PlyElement
 from scipy.spatial.transform import Rotation
 
 from vlmgs_ns.errors import InputError
-from vlmgs_ns.ply import Gaussians, harmonics_rotation, moved, read_ply
+from vlmgs_ns.ply import Gaussians, harmonics_rotation, in_data_coordinates, moved, read_ply, trained_gaussians, write_ply
 from vlmgs_ns.rasterize import rasterization
 
 REST = {0: 0, 1: 9, 2: 24, 3: 45}
@@ -96,12 +98,94 @@ def picture(gaussians: Gaussians, viewmat: torch.Tensor) -> torch.Tensor:
     return image[0]
 
 
-def test_a_moved_scene_looks_the_same_from_a_camera_that_moved_along() -> None:
+def some(count: int = 40, degree: int = 3) -> Gaussians:
     g = torch.Generator().manual_seed(1)
-    scene = Gaussians(
-        torch.randn(40, 3, generator=g), torch.randn(40, 3, generator=g) * 0.5 - 1.5, torch.randn(40, 4, generator=g),
-        torch.randn(40, 3, generator=g), torch.randn(40, 15, 3, generator=g) * 0.3, torch.randn(40, 1, generator=g),
+    return Gaussians(
+        torch.randn(count, 3, generator=g), torch.randn(count, 3, generator=g) * 0.5 - 1.5, torch.randn(count, 4, generator=g),
+        torch.randn(count, 3, generator=g), torch.randn(count, (degree + 1) ** 2 - 1, 3, generator=g) * 0.3,
+        torch.randn(count, 1, generator=g),
     )  # fmt: skip
+
+
+def same(a: Gaussians, b: Gaussians, **tolerance: float) -> bool:
+    return all(torch.allclose(x, y, **tolerance) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path, degree: int) -> None:
+    write_ply(tmp_path / "a.ply", some(degree=degree))
+    read = read_ply(tmp_path / "a.ply")
+    assert read.degree == degree and same(read, some(degree=degree), rtol=0, atol=0)
+
+
+def test_the_columns_are_those_of_3dgs_in_its_order(tmp_path: Path) -> None:
+    write_ply(tmp_path / "a.ply", some())
+    names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", *(f"f_rest_{k}" for k in range(45)), "opacity"]
+    names += [f"scale_{k}" for k in range(3)] + [f"rot_{k}" for k in range(4)]
+    header = (tmp_path / "a.ply").read_bytes().split(b"end_header\n")[0].decode()
+    assert header.splitlines() == [
+        "ply", "format binary_little_endian 1.0", "element vertex 40", *(f"property float {name}" for name in names)
+    ]  # fmt: skip
+    vertices = PlyData.read(str(tmp_path / "a.ply"), mmap=False)["vertex"]
+    assert not vertices["ny"].any() and np.allclose(vertices["f_rest_15"], some().features_rest[:, 0, 1])  # first of green
+
+
+def test_colours_without_harmonics_become_harmonics_of_degree_0() -> None:
+    """A logit of 0 is middle grey, coefficient 0; a colour c is 0.5 + 0.2820948 · coefficient."""
+    parameters = dict(vars(some(3, degree=0)))
+    parameters["features_dc"] = torch.tensor([[0.0, 100.0, -100.0]] * 3)
+    found = trained_gaussians(parameters, sh_degree=0).features_dc
+    assert torch.allclose(found, torch.tensor([0.0, 0.5 / 0.28209479, -0.5 / 0.28209479]).expand(3, 3), atol=1e-5)
+    assert torch.equal(trained_gaussians(parameters, sh_degree=3).features_dc, parameters["features_dc"])
+
+
+def test_what_no_rasteriser_draws() -> None:
+    """Opacity 1/255 and finite values."""
+    scene = some(6)
+    scene.opacities[0], scene.opacities[1] = torch.logit(torch.tensor([1 / 256])), torch.logit(torch.tensor([1 / 254]))
+    scene.means[2, 1], scene.features_rest[3, 4, 2], scene.scales[4, 0] = math.nan, math.inf, -math.inf
+    assert scene.drawn().tolist() == [False, True, False, False, False, True]
+    assert len(scene[scene.drawn()]) == 2 and torch.equal(scene[torch.tensor([5, 1])].means, scene.means[[5, 1]])
+
+
+def test_back_to_the_coordinates_of_the_data(tmp_path: Path) -> None:
+    """There with the dataparser's y = scale · (rotation · x + translation), and back."""
+    rotation = torch.from_numpy(Rotation.from_euler("xyz", [0.3, 0.8, -2.0]).as_matrix())
+    translation = torch.tensor([0.5, -1.0, 2.0])
+    said = {"transform": torch.cat([rotation, translation[:, None].double()], dim=1).tolist(), "scale": 0.25}
+    path = tmp_path / "dataparser_transforms.json"
+    path.write_text(json.dumps(said))
+    in_run = moved(some(), rotation, translation, 0.25)
+    by_hand = 0.25 * (some().means[0].double() @ rotation.T + translation)
+    assert torch.allclose(in_run.means[0].double(), by_hand, atol=1e-6)
+    back = in_data_coordinates(in_run, path)
+    assert torch.allclose(back.means, some().means, atol=1e-5) and torch.allclose(back.scales, some().scales, atol=1e-5)
+    signs = torch.sign((back.quats * some().quats).sum(dim=1, keepdim=True))  # q and −q are one orientation
+    assert torch.allclose(signs * back.quats, some().quats, atol=1e-5)
+    assert torch.allclose(back.features_rest, some().features_rest, atol=1e-3)
+
+
+EYE = "[[1,0,0,0],[0,1,0,0],[0,0,1,0]]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(None, "no json", "[]", '{"scale": 1}', '{"transform": [[1, 2], [3]], "scale": 1}'),
+        '{"transform": [[-1,0,0,0],[0,1,0,0],[0,0,1,0]], "scale": 1}',
+        *(f'{{"transform": {EYE}, "scale": {scale}}}' for scale in ("0", "-1", '"NaN"', "null")),
+    ],
+)
+def test_transforms_that_do_not_say(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "dataparser_transforms.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match="does not say how"):
+        in_data_coordinates(some(), path)
+
+
+def test_a_moved_scene_looks_the_same_from_a_camera_that_moved_along() -> None:
+    scene = some()
     viewmat = torch.eye(4)
     viewmat[2, 3] = 4.0
     rotation = torch.from_numpy(Rotation.from_euler("xyz", [0.3, 0.8, -2.0]).as_matrix())

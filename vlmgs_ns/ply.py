@@ -182,8 +182,10 @@ def in_data_coordinates(
         said = json.loads(transforms.read_text(encoding="utf-8"))
         matrix, scale = torch.tensor(said["transform"], dtype=torch.float64), float(said["scale"])
         rotation, translation = matrix[:3, :3], matrix[:3, 3]
+        if not 0 < scale < math.inf:
+            raise ValueError(f"a scale of {scale}")
         return moved(gaussians, rotation.T, -scale * (rotation.T @ translation), 1 / scale)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(
             f"{transforms} does not say how the data's coordinates became the run's ({error}); "
             "write in the run's coordinates, or copy the file from where the run was trained"
