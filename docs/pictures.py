@@ -64,8 +64,8 @@ def screenshot(page: Path, browser: str, width: int = 1200, height: int = 1180) 
         running = session.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
         shown = running.new_page(viewport={"width": width, "height": height}, color_scheme="light")
         shown.goto(page.resolve().as_uri())
-        # The video stands at its beginning, without the bar that browsers show over one that plays.
-        shown.evaluate("() => { const v = document.querySelector('video'); v.controls = false; v.pause(); v.currentTime = 0; }")
+        # The video stands still, without the bar that browsers show over one that plays.
+        shown.evaluate("() => { const v = document.querySelector('video'); v.controls = false; v.pause(); v.currentTime = 1; }")
         shown.wait_for_timeout(1000)
         taken = Image.open(io.BytesIO(shown.screenshot())).convert("RGB")
         running.close()

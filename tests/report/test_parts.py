@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.report.conftest import Page
@@ -24,6 +25,7 @@ from vlmgs_ns.report.rounds import Recorded, Rounds, read_rounds
 from vlmgs_ns.report.sections import views_section
 from vlmgs_ns.report.settings import settings_of
 from vlmgs_ns.report.views import HeldOut, Score, evenly_spaced
+from vlmgs_ns.turntable import surrounds
 
 
 def curve(*values: float, every: int = 10) -> Curve:
@@ -228,6 +230,21 @@ def test_settings_are_compared_with_the_method_s_own(monkeypatch: pytest.MonkeyP
 
 def test_without_held_out_photos_the_section_says_so() -> None:
     assert "holds no photo out" in views_section(HeldOut((), ()), None).body
+
+
+def ring(angles: torch.Tensor) -> torch.Tensor:  # [N, 3, 4]
+    """Upright OpenGL cameras on a circle around the origin, at angles in degrees."""
+    eye = torch.stack([torch.deg2rad(angles).cos(), torch.deg2rad(angles).sin(), torch.full_like(angles, 0.3)], dim=-1)
+    back = torch.nn.functional.normalize(eye, dim=-1)
+    right = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([[0.0, 0.0, 1.0]]).expand_as(back), back), dim=-1)
+    return torch.stack([right, torch.linalg.cross(back, right), back, eye], dim=-1)
+
+
+@pytest.mark.parametrize(("arc", "around"), [(350.0, True), (250.0, True), (200.0, False), (60.0, False)])
+@pytest.mark.parametrize("turned", [0.0, 170.0])
+def test_a_turntable_is_for_photos_that_surround_the_scene(arc: float, around: bool, turned: float) -> None:
+    assert surrounds(ring(torch.linspace(0, arc, 30) + turned)) == around
+    assert not surrounds(ring(torch.linspace(0, arc, 2)))
 
 
 def test_means_and_choices() -> None:

@@ -38,7 +38,7 @@ def views_section(views: HeldOut, before: HeldOut | None) -> Section:
         pictures = [_figure(view.photo, f"{name}: photo", "photo", "photo")]
         if earlier is not None:
             pictures.append(
-                _figure(earlier.render, f"{name}: render before training", "before", f"before training · {_db(earlier.score)}")
+                _figure(earlier.render, f"{name}: render before training", "before", f"before · {_db(earlier.score)}")
             )
         pictures.append(_figure(view.render, f"{name}: trained render", "trained", f"trained · {_db(view.score)}"))
         pictures.append(_figure(error_map(view.photo, view.render), f"{name}: error map", "error", "error"))
@@ -64,7 +64,7 @@ def _figure(picture: Picture, alt: str, kind: str, caption: Child) -> Html:
 
 
 def _db(score: Score) -> str:
-    return f"{score.psnr:.2f} dB · SSIM {score.ssim:.3f}"
+    return f"{score.psnr:.2f} dB · SSIM\u00a0{score.ssim:.3f}"
 
 
 def curves_section(curves: Mapping[str, Curve], rounds: Rounds, config: Any) -> Section:
@@ -247,12 +247,11 @@ def _plainly(value: Any) -> str:
 
 def next_section(commands: Sequence[tuple[str, str]]) -> Section:
     """Commands to go on with, each with what it does."""
-    groups = groupby(commands, key=lambda pair: pair[0])
-    return Section(
-        "next",
-        "What to run next",
-        join(*(join(tag("p", why), tag("pre", "\n".join(line for _, line in lines))) for why, lines in groups)),
-    )
+    parts = []
+    for why, group in groupby(commands, key=lambda pair: pair[0]):
+        # Each line is a block of its own, so that a long one wraps and is copied whole.
+        parts.append(join(tag("p", why), tag("pre", *(tag("code", line) for _, line in group), class_="commands")))
+    return Section("next", "What to run next", join(*parts))
 
 
 def _code(text: str) -> Html:

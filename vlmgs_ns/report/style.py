@@ -48,7 +48,7 @@ figcaption { font-size: 14px; margin-top: 5px; line-height: 1.4; font-variant-nu
 .row h3 { grid-column: 1 / -1; margin: 8px 0 0; font-size: 15px; font-weight: 600; }
 .four { grid-template-columns: repeat(4, minmax(0, 1fr)); }
 .three { grid-template-columns: repeat(3, minmax(0, 1fr)); }
-.many { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); margin: 14px 0 12px; }
+.many { grid-template-columns: repeat(auto-fill, minmax(min(45%, 180px), 1fr)); margin: 14px 0 12px; }
 .legend { font-size: 14px; }
 .legend img { display: inline-block; width: 150px; height: 10px; border-radius: 5px; vertical-align: middle; }
 .charts { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px; align-items: start; }
@@ -96,6 +96,9 @@ th[scope=row] { min-width: 110px; }
 thead th { font-size: 14px; }
 .flags th, .flags td { font: 13.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 code { white-space: nowrap; }
+.flags td { overflow-wrap: break-word; }
+pre.commands { white-space: normal; }
+.commands code { display: block; white-space: pre-wrap; overflow-wrap: anywhere; padding-left: 2em; text-indent: -2em; }
 .missing code { white-space: normal; overflow-wrap: anywhere; }
 code, pre { font: 13.5px/1.6 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 pre {
@@ -118,6 +121,7 @@ pre.words { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 22em; ov
   .three { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .three.found > :nth-child(2), .three:not(.found) > :last-child { grid-column: 1 / -1; }
   svg text { font-size: 19px; }
+  .facts th[scope=row] { width: 110px; }
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   th, td { padding-right: 10px; }
 }
