@@ -33,9 +33,7 @@ def test_everything_is_written(finished: Finished) -> None:
         assert row["words_settings"]["C"]["threshold"] == 0.5 and row["versions"]["torch"] and row["machine"]["cores"] >= 1
     assert measured(rows["room", "words", 0]) != measured(rows["room", "words", 1]), "a seed changes a run"
     summary = (out / "summary.md").read_text(encoding="utf-8")
-    assert (
-        "2 of 8 runs done" in summary and "| room | words | points |" in summary and "- torch" not in summary.split("Made on")[0]
-    )
+    assert "2 of 8 runs done" in summary and "| room | words | points |" in summary
     with (out / "summary.csv").open(encoding="utf-8") as file:
         means = {(line["scene"], line["method"]): line["psnr_mean"] for line in csv.DictReader(file)}
     psnr = [rows["room", "words", seed]["psnr"] for seed in (0, 1)]
@@ -123,7 +121,7 @@ def test_one_benchmark_in_a_folder_at_a_time(folder: Path, finished: Finished) -
         (("small.yaml", "--address", "auto"), "add --executor ray"),
         (("small.yaml", "other.yaml"), "give one specification"),
         (("compare", "a"), "vlmgs bench compare A B"),
-        (("compare", "a", "b"), "a/results.jsonl"),
+        (("compare", "a", "b"), "a cannot be read"),
     ],
 )
 def test_bad_input_is_one_line(folder: Path, args: tuple[object, ...], part: str) -> None:
