@@ -15,6 +15,7 @@ from nerfstudio.engine.optimizers import Optimizers
 from numpy.typing import NDArray
 from PIL import Image
 
+import vlmgs_ns.studio
 from tests.guidance.small_world import Scripted, says
 from vlmgs_ns.config import vlm_fastgs_lite
 from vlmgs_ns.datamanager import VlmFastGSDatamanager, VlmFastGSDatamanagerConfig
@@ -255,6 +256,24 @@ def test_a_shot_at_half_size_shows_the_same_as_the_models_render(views: VlmFastG
     assert (small.rgb - half.photo(half.viewpoints()[5])).abs().mean() < 0.1  # the photo of that very view
     assert (small.rgb - half.photo(half.viewpoints()[6])).abs().mean() > 0.1
     assert torch.allclose(studio.photo(studio.viewpoints()[5]), batch["image"] / 255)
+
+
+def test_renders_are_dim_for_a_while_after_a_reset_of_the_opacities(
+    views: VlmFastGSDatamanager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vlmgs_ns.studio, "RECOVERY", 7)
+    model = start(views, guided(None), reset_alpha_every=4)  # every 40 steps, the last before births end at 100
+    dim = []
+    for model.step in range(150):
+        dim.append(ModelStudio(model, views, 64).recovering())
+    resets = [step for step in range(150) if model.strategy._is_reset(step)]
+    assert resets == [40, 80][: len(resets)] and resets
+    assert [step for step, is_dim in enumerate(dim) if is_dim] == [reset + k for reset in resets for k in range(1, 8)]
+    monkeypatch.setattr(vlmgs_ns.studio, "RECOVERY", 300)
+    model.step = resets[0] + 20
+    assert ModelStudio(model, views, 64).recovering()
+    model.step += 1  # half of the time between two resets at most
+    assert not ModelStudio(model, views, 64).recovering()
 
 
 @pytest.mark.parametrize(

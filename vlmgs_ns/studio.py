@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 SEED_OPACITY = 0.1
 """Opacity of planted Gaussians, as of those at a scene's points."""
+RECOVERY = 300
+"""Steps after a reset in which renders are dim: Adam raises a logit by at most its learning rate a step, which at 0.025 takes 240
+steps from 0.01 to 0.8."""
 
 
 class TrainingViews(Protocol):
@@ -89,6 +92,12 @@ class ModelStudio:
     def extent(self) -> float:
         """Radius of the scene, world units."""
         return self.model.extent()[1]
+
+    def recovering(self) -> bool:
+        """Whether opacities were reset within the last `RECOVERY` steps, or within half of the time between two resets."""
+        strategy, before = self.model.strategy, self.model.step - 1  # a reset of this very step is yet to come
+        since = before % strategy.reset_every + 1
+        return strategy._is_reset(before + 1 - since) and since <= min(RECOVERY, strategy.reset_every // 2)
 
     @torch.no_grad()
     def plant(

@@ -42,6 +42,7 @@ class SmallStudio:
         self.colors = torch.rand(BALL + SHELL, 3, generator=g)
         self.planted: list[tuple[Tensor, Tensor, Tensor]] = []
         self.shots = 0
+        self.dim = False
         K = torch.tensor([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
         self.points = [
             Viewpoint(look_at((1.5 * math.cos(k * math.pi / 3), 1.5 * math.sin(k * math.pi / 3), 0.3)), K, WIDTH, HEIGHT, k)
@@ -69,6 +70,9 @@ class SmallStudio:
 
     def extent(self) -> float:
         return 1.5
+
+    def recovering(self) -> bool:
+        return self.dim
 
     def plant(self, means: Tensor, colors: Tensor, sizes: Tensor) -> int:
         self.planted.append((means, colors, sizes))

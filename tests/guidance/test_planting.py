@@ -37,6 +37,9 @@ class Studio:
     def extent(self) -> float:
         return 1.0
 
+    def recovering(self) -> bool:
+        return False
+
     def plant(self, means: Tensor, colors: Tensor, sizes: Tensor) -> int:
         self.means, self.colors, self.sizes = means, colors, sizes
         return len(means)

@@ -62,6 +62,33 @@ def test_the_box_of_the_ball_puts_the_ball_in_focus_and_the_background_phase_its
     assert chosen(state)[BALL:].sum() > 0.3 * SHELL and not chosen(state)[:BALL].any()
 
 
+def test_nothing_is_planted_while_renders_are_dim(studio: SmallStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted: list[int] = []
+
+    def pretend(point: Any, *rest: Any) -> int:
+        planted.append(point.photo)
+        return 1
+
+    monkeypatch.setattr(steering, "plant", pretend)
+    studio.dim = True
+    state: dict[str, Any] = {}
+    guide = Steering(config(seeds=10), Scripted(says(BALL_BOX)), None, None)
+    guide.step(0, studio, state)
+    assert planted == [] and chosen(state).any() and guide.tally.added == 0
+    studio.dim = False
+    guide.step(10, studio, state)
+    assert planted == list(range(6)) and state["planted"] == 6
+
+
+def test_regions_without_a_gaussian_ask_for_no_densification(studio: SmallStudio) -> None:
+    """One view names the ball, the five others nothing: the ball has no majority. A wish for nothing would cost its scoring."""
+    state: dict[str, Any] = {}
+    script = lambda questions: [Answer("[]" if k else BALL_BOX) for k in range(len(questions))]  # noqa: E731
+    guide = Steering(config(("detail", "novel")), Scripted(script), None, None)
+    guide.step(0, studio, state)
+    assert state == {} and guide.tally.rounds == 2 and guide.tally.selected == 0
+
+
 def test_wishes_add_up_until_a_densification_takes_them(studio: SmallStudio) -> None:
     """Both phases fall due at step 0: their union is wished for."""
     state: dict[str, Any] = {}

@@ -240,10 +240,12 @@ class Steering:
 
     def _plant(self, done: Round, meant: list[tuple[Viewpoint, Tensor]], studio: Studio) -> int:
         """Plant Gaussians where regions of photos' views ask for something that is not there; how many."""
+        if self.config.seeds == 0 or studio.recovering():
+            return 0  # of what is dim nobody can tell whether it is wrong
         planted = 0
-        for point, region in meant if self.config.seeds > 0 else ():
+        for point, region in meant:
             if point.photo is not None:
-                planted += plant(point, region, self.config.seeds, studio, done.step, done.phase == "background")
+                planted += plant(point, region, self.config.seeds, studio, done.step, done.inverted)
         return planted
 
     def _in_no_photo(

@@ -78,6 +78,9 @@ class Studio(Protocol):
     def extent(self) -> float:
         """The radius of the cameras around it, world units."""
 
+    def recovering(self) -> bool:
+        """Whether opacities were reset so lately that renders are still dim."""
+
     def plant(self, means: Tensor, colors: Tensor, sizes: Tensor) -> int:
         """Add round Gaussians ([M, 3] world, [M, 3] in [0, 1], [M] world units) as far as the budget allows; how many."""
 
