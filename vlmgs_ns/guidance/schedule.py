@@ -71,8 +71,8 @@ class GuidanceConfig(BackendSettings):
     """Wait for each answer, so that runs repeat exactly; else training goes on and the answer is used when it is there. The
     residual backend is always waited for."""
     picture_size: int = 640
-    """Longer side, in pixels, of the renders that are looked at, and in which regions are traced back to Gaussians; for a model at
-    most max_image_size."""
+    """Longer side, in pixels, of the renders that are looked at, and in which regions are traced back to Gaussians; for a model
+    at most max_image_size."""
     save_regions: bool = True
     """Write a picture of every answer, with its boxes, into the run's guidance folder, and of one view per round how it looks
     afterwards."""
