@@ -86,6 +86,15 @@ def test_markdown(tmp_path: Path) -> None:
     assert "Licence: none" in text and "- torch 2" in text and "device cpu" in text
 
 
+def test_each_method_against_the_first(tmp_path: Path) -> None:
+    rows = [row("fox", "a", 0, 20.0, 100), row("fox", "a", 1, 22.0, 100), row("cat", "a", 0, 10.0, 100)]
+    rows += [row("fox", "b", 0, 21.0, 100), row("fox", "b", 1, 25.0, 400), row("dog", "b", 0, 99.0)]
+    text = to_markdown(read_spec(written(tmp_path, small())), rows)
+    # 1 and 3 dB more: mean 2, deviation sqrt(2); 1 and 4 times the Gaussians: geometric mean 2.
+    assert "## Against a" in text and "| b | points | 1 | 2 | 2.00 ± 1.41 | x 2.00 | x 1.00 | x 1.00 |" in text
+    assert "## Against" not in to_markdown(read_spec(written(tmp_path, small())), rows[:3])
+
+
 def test_runs_on_different_machines_are_told(tmp_path: Path) -> None:
     spec = read_spec(written(tmp_path, small()))
     other = {"device": "cuda:0", "guidance": "Guidance: none"}

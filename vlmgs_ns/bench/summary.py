@@ -128,9 +128,10 @@ def to_markdown(spec: Spec, rows: Sequence[Row]) -> str:
     seeds = "seed" if len(spec.seeds) == 1 else "seeds, mean ± standard deviation over them"
     parts = [
         f"# {spec.about.title}",
-        f"{len(done)} of {len(rows)} runs done; {spec.iterations:,} iterations, {len(spec.seeds)} {seeds}. Figures are of photos"
-        " that training did not see.",
+        f"{len(done)} of {len(rows)} runs done; {spec.iterations:,} iterations, {len(spec.seeds)} {seeds}. PSNR, SSIM"
+        " and LPIPS are of photos that training did not see.",
         _figures(rows),
+        _against_first(done),
         _not_done(rows),
         _published(spec),
         f"## Data\n\n{spec.about.data}\n\nLicence: {spec.about.licence}",
@@ -151,6 +152,27 @@ def _figures(rows: Sequence[Row]) -> str:
         cells = [spread(group.values[c.name], c.digits) if c.name in group.values else "-" for c in columns]
         count = [f"{group.runs} of {group.planned}"] if counted else []
         lines.append(_line([group.scene, group.method, group.start, *cells, *count]))
+    return "\n".join(lines)
+
+
+def _against_first(done: Sequence[Row]) -> str:
+    """What each method changes against the first, over the scenes and seeds that both have."""
+    methods = list(dict.fromkeys(row["method"] for row in done))
+    if len(methods) < 2:
+        return ""
+    first = {(row["scene"], row["start"], row["seed"]): row for row in done if row["method"] == methods[0]}
+    titles = ["method", "start", "scenes", "pairs", "PSNR, dB", "Gaussians", "training time", "processor time"]
+    lines = [f"## Against {methods[0]}", "", _line(titles), "|---" * len(titles) + "|"]
+    for (method, start), rows in _by([row for row in done if row["method"] != methods[0]], "method", "start").items():
+        pairs = [(row, base) for row in rows if (base := first.get((row["scene"], start, row["seed"]))) is not None]
+        if pairs:
+            gain = spread([row["psnr"] - base["psnr"] for row, base in pairs], 2)
+            ratios = [
+                statistics.geometric_mean([row[name] / base[name] for row, base in pairs])
+                for name in ("gaussians", "seconds", "cpu_seconds")
+            ]
+            scenes = len({row["scene"] for row, _ in pairs})
+            lines.append(_line([method, start, scenes, len(pairs), gain, *(f"x {ratio:.2f}" for ratio in ratios)]))
     return "\n".join(lines)
 
 

@@ -24,7 +24,8 @@ class Bench:
     out: Path | None = None
     """Folder to write; by default outputs/bench/ and the specification's name."""
     only: tuple[str, ...] = ()
-    """Leave out what does not fit: scene=…,method=…,start=…,seed=… with * for anything; a key given twice means either."""
+    """Leave out what does not fit: scene=…,method=…,start=…,seed=… with * for anything; a key given twice means either.
+    The tables then hold these runs alone; the same command without it writes those of all."""
     data_root: Path | None = None
     """Folder of the data sets; by default the folder of the specification."""
     executor: Literal["local", "ray"] = "local"
