@@ -35,10 +35,8 @@ class Query:
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PHRASE ...", help_behavior_hint="(required)")
     ]
     """What to look for: "red ball" "wooden table". Before any option that takes a list."""
-    negative: Annotated[
-        tuple[str, ...] | None, tyro.conf.arg(metavar="WORD ...", help_behavior_hint="(default: the scene's)")
-    ] = None
-    """What a phrase has to beat, instead of what the scene was trained with: --negative object things wall "wooden floor"."""
+    negative: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="PHRASE ...", help_behavior_hint="")] = None
+    """What it is not, beside the scene's own negatives: vlmgs query RUN "wooden table" --negative floor door"""
     threshold: float = 0.5
     """Relevancy, from 0 to 1, above which a pixel or a Gaussian belongs to a phrase; at 0.5 it ties with the hardest negative."""
     split: Annotated[Literal["train", "test", "all"] | None, tyro.conf.arg(metavar="{train,test,all}", help_behavior_hint="")] = (
@@ -55,7 +53,7 @@ class Query:
     """Write relevancy as numbers too: float32 [H, W] in .npy."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
     """Folder to write; by default query in the run's folder. Files of an earlier query are replaced one by one."""
-    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False
     """Print the answer as one JSON object on standard output, and all else on standard error."""
 
     def run(self) -> None:
@@ -73,7 +71,7 @@ class Query:
         out = self.out or find_config(self.run_folder).parent / "query"
         check_folder(out)
         with ExitStack() as stack:
-            write = stack.enter_context(kept_for_answer()) if self.json else None
+            write = stack.enter_context(kept_for_answer()) if self.as_json else None
             path = None if self.camera_path is None else read_camera_path(self.camera_path)
             run = open_run(self.run_folder)
             looked_from: list[View] = photo_views(run, self.split, self.views) if path is None else list(path.views)
@@ -97,7 +95,7 @@ class Query:
         if not found["all_found"]:
             raise SystemExit(NOT_FOUND)
 
-    def _check(self) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    def _check(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Phrases and negatives without spaces around them."""
         from vlmgs_ns.selection.phrases import checked_phrases
         from vlmgs_ns.semantics.config import MOST_PHRASES
@@ -108,8 +106,11 @@ class Query:
         if len(phrases) > MOST_PHRASES:
             raise InputError(f"{len(phrases)} phrases; give at most {MOST_PHRASES} at once, and ask again for the others")
         if self.negative is not None and not self.negative:
-            raise InputError("--negative is empty, but every phrase has to beat something; give words, or leave it out")
-        negatives = None if self.negative is None else tuple(checked_phrases(self.negative, "--negative"))
+            raise InputError("--negative has no phrase after it; say what it is not, such as --negative floor, or leave it out")
+        negatives = tuple(checked_phrases(self.negative or (), "--negative"))
+        for phrase in phrases:
+            if phrase in negatives:
+                raise InputError(f"{phrase!r} is looked for and in --negative, and cannot beat itself; leave one out")
         if not 0 <= self.threshold < 1:
             raise InputError(f"--threshold {self.threshold} is no relevancy; give a number from 0 to 1, such as 0.5")
         if self.camera_path is not None and (self.views or self.split):

@@ -28,11 +28,11 @@ from vlmgs_ns.progress import bar
 from vlmgs_ns.search.film import Film
 from vlmgs_ns.search.page import page
 from vlmgs_ns.search.pictures import found_picture, relevancy_picture
-from vlmgs_ns.search.place import Place, in_data, place_of
+from vlmgs_ns.search.place import Place, in_data, places
 from vlmgs_ns.search.question import Look, Question, share_in_picture
 from vlmgs_ns.search.sighting import Sighting, sight
 from vlmgs_ns.search.views import View
-from vlmgs_ns.selection.connect import Neighbours
+from vlmgs_ns.selection.phrases import file_stem
 from vlmgs_ns.video import write_mp4
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 PAGE, ANSWER, RENDERS = "index.html", "query.json", "renders"
-_LONGEST_FOLDER = 40
+_LONGEST_FOLDER = 60
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Asked:
     """What to look for and what to write."""
 
     phrases: tuple[str, ...]
-    negatives: tuple[str, ...] | None = None
-    """None for the scene's own."""
+    negatives: tuple[str, ...] = ()
+    """What it is not, beside the scene's own negatives."""
     threshold: float = 0.5
     raw: bool = False
     """Whether relevancy is written as numbers too."""
@@ -76,11 +77,10 @@ def check_folder(out: Path) -> None:
 
 
 def folders_of(phrases: Sequence[str]) -> list[str]:
-    """A folder's name for each phrase: its letters and digits in lower case with hyphens between, all names different."""
+    """A folder's name for each phrase, as `file_stem` makes it, all different."""
     names: list[str] = []
     for phrase in phrases:
-        words = "".join(c if c.isalnum() else " " for c in phrase.lower()).split()
-        name = "-".join(words)[:_LONGEST_FOLDER].rstrip("-") or "phrase"
+        name = file_stem([phrase], _LONGEST_FOLDER)
         free, number = name, 2
         while free in names or free == RENDERS:
             free, number = f"{name}-{number}", number + 1
@@ -123,8 +123,8 @@ def answer(run: OpenRun, views: Sequence[View], asked: Asked, out: Path) -> dict
                 film.add(render, look.relevancy)
             report(number, view.name)
         looked = time.perf_counter() - start - words
-        places = scene.places()
-        for seen, place in zip(rows, places, strict=True):
+        located = scene.places()
+        for seen, place in zip(rows, located, strict=True):
             for row, share in zip(seen, scene.shares(place, views), strict=True):
                 row["clarity"] = round(row["clarity"] * share, 6)
         best = [max(seen, key=lambda row: (row["clarity"], row["peak"])) for seen in rows]
@@ -144,8 +144,8 @@ def answer(run: OpenRun, views: Sequence[View], asked: Asked, out: Path) -> dict
             "score": max(row["peak"] for row in rows[k]),
             "best_view": best[k]["view"],
             "seen_in": sum(bool(row["boxes"]) for row in rows[k]),
-            "gaussians": int(places[k].mask.sum()),
-            "box_3d": scene.boxes(places[k]),
+            "gaussians": located[k].selected,
+            "box_3d": scene.boxes(located[k]),
             "video": videos[k],
             "views": sorted(rows[k], key=lambda row: (-row["clarity"], -row["peak"])),
         }
@@ -194,12 +194,7 @@ class _Scene:
 
     def places(self) -> list[Place]:
         """Of all phrases, by the views remembered."""
-        splats, relevancy, shown = self.question.splats, self.question.of_gaussians(), self._shown
-        neighbours = Neighbours(splats)
-        return [
-            place_of(relevancy[:, k], splats, neighbours, self.threshold, shown[:, k], shown[:, -1])
-            for k in range(relevancy.shape[1])
-        ]
+        return places(self.question.of_gaussians(), self.question.splats, self.threshold, self._shown)
 
     def shares(self, place: Place, views: Sequence[View]) -> list[float]:
         """How much of the place each view has in its picture."""

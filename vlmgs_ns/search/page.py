@@ -27,6 +27,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 figure { margin: 0; }
 figcaption { color: var(--soft); margin-bottom: 4px; overflow-wrap: anywhere; }
 img, video { width: 100%; height: auto; display: block; border-radius: 6px; }
+video { max-width: 720px; margin-top: 10px; }
 details { margin-top: 12px; }
 summary { cursor: pointer; color: var(--soft); }
 .views { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 10px; margin-top: 10px; }
@@ -83,7 +84,8 @@ def _section(phrase: dict[str, Any], renders: dict[str, str | None], threshold: 
     video = ""
     if phrase["video"]:
         source = quote(phrase["video"])
-        video = f'<details open><summary>Camera path</summary><video src="{source}" controls loop muted></video></details>'
+        player = f'<video src="{source}" controls loop muted preload="metadata"></video>'
+        video = f"<details open><summary>Camera path</summary>{player}</details>"
     shown = [one for one in others if one["files"]]
     more = ""
     if shown:

@@ -1,8 +1,8 @@
 """Where a phrase is in space: the box around the Gaussians that it selects, in the scene's coordinates and the data's own.
 
-A Gaussian of the wall behind a thing may pass by its own relevancy, but hardly shows in the thing's mask; one is enough to
-double the box. So a Gaussian is selected where it is relevant and shows mostly in masks. Of what no view shows, such as the
-inside of a thing, relevancy alone decides.
+A Gaussian of the wall behind a thing may be as relevant as the thing, but hardly shows in the thing's mask; one is enough to
+double the box. So the box is drawn around those selected Gaussians that show mostly in masks. Of what no view shows, such as
+the inside of a thing, relevancy alone decides.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 from vlmgs_ns.selection.box import OrientedBox, oriented_box
 from vlmgs_ns.selection.clean import cleaned
 from vlmgs_ns.selection.connect import Neighbours
+from vlmgs_ns.selection.find import find
 from vlmgs_ns.semantics.blend import Splats
-from vlmgs_ns.semantics.query import select
 
 LEAST_IN_MASK = 0.5
 """Share of what a Gaussian shows in all views that lies in the phrase's masks."""
@@ -26,29 +26,39 @@ LEAST_SHOWN = 1.0
 
 @dataclass(frozen=True)
 class Place:
-    """The Gaussians that a phrase selects."""
+    """The Gaussians of a phrase."""
 
-    mask: Tensor  # [N] bool, on the CPU, without dust
+    mask: Tensor  # [N] bool, on the CPU: selected, and seen in masks where seen
+    selected: int
+    """Gaussians that the phrase selects, as `selection.find` does, seen in masks or not."""
     box: OrientedBox | None
-    """In the scene's coordinates, nerfstudio's; None where nothing is selected."""
+    """Around the mask, in the scene's coordinates, nerfstudio's; None where it is empty."""
 
 
-def place_of(
-    relevancy: Tensor,  # [N] in [0, 1], on the CPU
+def places(
+    relevancy: Tensor,  # [N, P] in [0, 1]
     splats: Splats,
-    neighbours: Neighbours,
     threshold: float,
-    in_masks: Tensor,  # [N]
-    in_all: Tensor,  # [N]
-) -> Place:
-    """Select the Gaussians above the threshold that show in the masks, clean the selection and draw the box around it.
+    shown: Tensor,  # [N, P + 1] on the CPU
+) -> list[Place]:
+    """The place of each phrase.
 
     Args:
-        in_masks, in_all: what each Gaussian shows in the phrase's masks and altogether, as `Question.shown`, over all views.
+        relevancy: of every Gaussian for every phrase.
+        splats: all Gaussians of the scene.
+        threshold: Gaussians more relevant are selected.
+        shown: as `Question.shown`, summed over all views.
     """
+    neighbours = Neighbours(splats)
+    found = find(relevancy, splats, neighbours, threshold=threshold)
+    return [_place(mask, splats, neighbours, shown[:, k], shown[:, -1]) for k, mask in enumerate(found.masks.unbind(1))]
+
+
+def _place(selected: Tensor, splats: Splats, neighbours: Neighbours, in_masks: Tensor, in_all: Tensor) -> Place:
     shows = (in_masks >= LEAST_IN_MASK * in_all) | (in_all < LEAST_SHOWN)
-    kept = cleaned(select(relevancy, threshold) & shows, splats, neighbours).mask
-    return Place(kept, oriented_box(splats[kept.to(splats.means.device)]) if kept.any() else None)
+    mask = cleaned(selected & shows, splats, neighbours).mask
+    box = oriented_box(splats[mask.to(splats.means.device)]) if mask.any() else None
+    return Place(mask, int(selected.sum()), box)
 
 
 def in_data(

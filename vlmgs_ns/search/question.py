@@ -39,18 +39,18 @@ class Question:
     Args:
         model: in evaluation mode.
         phrases: P ≥ 1.
-        negatives: None for those that the scene was trained with.
+        negatives: more of them, beside those that the scene was trained with.
 
     Raises:
         InputError: the scene has no semantics, or the encoder of new phrases is not on this machine.
     """
 
-    def __init__(self, model: VlmFastGSModel, phrases: Sequence[str], negatives: Sequence[str] | None = None) -> None:
+    def __init__(self, model: VlmFastGSModel, phrases: Sequence[str], negatives: Sequence[str] = ()) -> None:
         model.set_prompts([])  # refuses a scene without semantics
         semantics = model.semantics
         assert semantics is not None
         self.phrases = tuple(phrases)
-        self.negatives = semantics.about.negatives if negatives is None else tuple(negatives)
+        self.negatives = tuple(dict.fromkeys([*semantics.about.negatives, *negatives]))
         self.splats: Splats = model.splats()
         texts = semantics.embed([*self.phrases, *self.negatives])
         with torch.no_grad():

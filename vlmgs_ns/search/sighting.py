@@ -1,7 +1,8 @@
 """What a relevancy map shows: the mask, its connected parts with their boxes, and how clearly it is seen.
 
 Clarity is the relevancy above the threshold summed over the mask, in pictures: 1 would be a whole picture at relevancy 1. It
-grows with how sure and how large the find is, so that of several views the greatest clarity is the one to look at.
+grows with how sure and how large the find is. A thing that the picture's edge cuts is seen less clearly than its pixels say.
+So the view of the greatest clarity is the one to look at.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ LEAST_SHARE = 1e-4
 LEAST_PIXELS = 4
 LEAST_OF_CLEAREST = 0.02
 """Parts that have less than this share of the clearest part's clarity are left out too."""
+
+CUT = 0.5
+"""By which clarity is multiplied where the clearest part touches the picture's edge."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,13 @@ class Sighting:
 
     @property
     def clarity(self) -> float:
-        """Of all parts together."""
-        return sum(part.clarity for part in self.parts)
+        """Of all parts together, less where the clearest is cut."""
+        if not self.parts:
+            return 0.0
+        height, width = self.mask.shape
+        x1, y1, x2, y2 = self.parts[0].box
+        whole = x1 > 0 and y1 > 0 and x2 < width and y2 < height
+        return sum(part.clarity for part in self.parts) * (1.0 if whole else CUT)
 
 
 def least_area(pixels: int) -> float:

@@ -49,16 +49,16 @@ class CameraPath:
 def names_of(photos: Sequence[Path]) -> list[str]:
     """A name for each photo: its file's without suffix, and where several have that, as much of the path as tells them apart.
 
-    Parts of a path are joined by "_". Photos of the same name up to the suffix keep the suffix.
+    Parts of a path are joined by "_". Photos of one folder that differ in their suffix alone keep it.
     """
-    parts = [[*photo.parts[:-1], photo.stem] for photo in photos]
-    deepest = max((len(part) for part in parts), default=0)
-    names = ["_".join(part[-1:]) for part in parts]
-    for depth in range(2, deepest + 1):
+    alike = Counter(photo.with_suffix("") for photo in photos)
+    parts = [(*photo.parent.parts, photo.stem if alike[photo.with_suffix("")] == 1 else photo.name) for photo in photos]
+    names = [part[-1] for part in parts]
+    for depth in range(2, max((len(part) for part in parts), default=0) + 1):
         count = Counter(names)
-        names = ["_".join(part[-depth:]).strip("/") if count[name] > 1 else name for name, part in zip(names, parts, strict=True)]
-    count = Counter(names)
-    return [name + photo.suffix if count[name] > 1 else name for name, photo in zip(names, photos, strict=True)]
+        longer = ["_".join(part[-depth:]).replace("/", "") for part in parts]
+        names = [more if count[name] > 1 else name for name, more in zip(names, longer, strict=True)]
+    return names
 
 
 def choose(
@@ -141,7 +141,7 @@ def read_camera_path(path: Path) -> CameraPath:
         raise InputError(f"--camera-path {path} is no JSON ({error}); save the path in the viewer again") from None
     try:
         return _camera_path(said)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise InputError(f"--camera-path {path} is no camera path ({reason}); save it in the viewer again") from None
 
