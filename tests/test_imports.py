@@ -21,7 +21,7 @@ LAYERS = (
     {"panel"},
     {"model", "datamanager", "studio"},
     {"pipeline", "trainer", "evaluation"},
-    {"runs", "bench", "report"},
+    {"runs", "bench", "report", "search"},
     {"config", "cli", "commands", "demo"},
 )
 """Lowest first. A unit (a file or folder of the package) imports from its own layer or a lower one. Units that are in no layer
