@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import subprocess
+import sys
 import sysconfig
 import threading
 from collections.abc import Iterator
@@ -161,6 +162,27 @@ def test_features_beside_it(opened: OpenRun, tmp_path: Path) -> None:
     Export(opened.folder, out=tmp_path, features=True).run()
     with safe_open(tmp_path / "scene.safetensors", "pt") as file:
         assert file.get_tensor("labels").unique().tolist() == [-1] and len(file.get_tensor("ids")) == 120
+
+
+def test_a_compressed_one_looks_alike(opened: OpenRun, tmp_path: Path) -> None:
+    gsply = pytest.importorskip("gsply")
+    Export(opened.folder, select=(("red ball", "blue box"),), out=tmp_path, compressed=True).run()
+    found = gsply.plyread(tmp_path / "red-ball+blue-box.compressed.ply")
+    read = {
+        **{name: torch.from_numpy(getattr(found, name)) for name in ("means", "scales", "quats")},
+        "features_dc": torch.from_numpy(found.sh0),
+        "features_rest": torch.from_numpy(found.shN),
+        "opacities": torch.from_numpy(found.opacities)[:, None],
+    }
+    chosen = {name: values.detach()[rows("ball", "box")] for name, values in opened.model.gauss_params.items()}
+    ours, theirs = picture(opened, read), picture(opened, chosen)
+    assert (ours - theirs).abs().mean() < 0.01 < theirs.std()
+
+
+def test_compression_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gsply", None)
+    with pytest.raises(InputError, match="pip install gsply"):
+        Export(tmp_path, compressed=True).run()
 
 
 # what goes wrong

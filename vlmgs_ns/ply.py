@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections.abc import Mapping
@@ -163,6 +164,23 @@ def moved(
         means.float(), gaussians.scales + float(np.log(scale)), _turned(gaussians.quats, rotation), gaussians.features_dc, rest,
         gaussians.opacities,
     )  # fmt: skip
+
+
+def write_compressed_ply(
+    path: Path,
+    gaussians: Gaussians,
+) -> None:
+    """Write PlayCanvas' compressed .ply, a quarter of the size: gsply quantises within chunks of 256 Gaussians near each other.
+
+    Raises:
+        ImportError: gsply is not installed.
+        OSError: `path` cannot be written.
+    """
+    compress = importlib.import_module("gsply").compress_to_bytes  # no dependency of ours, but for this
+    quats = torch.nn.functional.normalize(gaussians.quats, dim=1)
+    tensors = [gaussians.means, gaussians.scales, quats, gaussians.opacities[:, 0], gaussians.features_dc]
+    rest = gaussians.features_rest.contiguous().numpy() if gaussians.degree else None
+    path.write_bytes(compress(*(tensor.contiguous().numpy() for tensor in tensors), rest))
 
 
 def in_data_coordinates(

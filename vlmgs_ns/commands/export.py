@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import sys
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ class Export:
     """Folder for the files; by default exports in the run's folder. Files of the same name are replaced."""
     features: bool = False
     """Write a .safetensors beside the .ply: each Gaussian's CLIP feature, relevancy and phrase."""
+    compressed: bool = False
+    """Write a .compressed.ply beside it too, a quarter of the size, as PlayCanvas and SuperSplat read it (pip install gsply)."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print one JSON object about the result to the standard output, and nothing else there."""
 
@@ -95,6 +98,8 @@ class Export:
         for flag, value in (("--least-opacity", self.least_opacity), ("--least-share", self.least_share)):
             if not 0 <= value <= 1:
                 raise InputError(f"{flag} {value:g} is out of range; give a number from 0 to 1, or leave it out")
+        if self.compressed and importlib.util.find_spec("gsply") is None:
+            raise InputError("--compressed needs gsply, which is not installed here: pip install gsply, or leave the flag out")
         return phrases, negatives
 
     def _search(self, run: OpenRun, phrases: list[str], negatives: list[str]) -> Found | None:
@@ -118,7 +123,7 @@ class Export:
 
         from vlmgs_ns.atomic import replacing
         from vlmgs_ns.errors import InputError
-        from vlmgs_ns.ply import in_data_coordinates, trained_gaussians, write_ply
+        from vlmgs_ns.ply import in_data_coordinates, trained_gaussians, write_compressed_ply, write_ply
         from vlmgs_ns.selection.features import write_features
         from vlmgs_ns.selection.phrases import file_stem
 
@@ -140,9 +145,11 @@ class Export:
 
         folder.mkdir(parents=True, exist_ok=True)
         stem = ("without-" if self.invert else "") + file_stem(phrases) if phrases else "scene"
-        ply, features = folder / f"{stem}.ply", folder / f"{stem}.safetensors"
+        ply, features, small = (folder / f"{stem}{suffix}" for suffix in (".ply", ".safetensors", ".compressed.ply"))
         with contextlib.ExitStack() as files:
             write_ply(files.enter_context(replacing(ply)), written)
+            if self.compressed:
+                write_compressed_ply(files.enter_context(replacing(small)), written)
             if found is not None and self.features:
                 assert model.semantics is not None
                 beside = files.enter_context(replacing(features))
@@ -150,6 +157,7 @@ class Export:
         return {
             "ply": str(ply),
             "features": str(features) if self.features else None,
+            "compressed": str(small) if self.compressed else None,
             "gaussians": len(chosen),
             "of": len(gaussians),
             "bytes": ply.stat().st_size,
@@ -175,6 +183,8 @@ class Export:
         say(f"Wrote {said['ply']}: {said['gaussians']:,} of {said['of']:,} Gaussians, {size:.1f} MB")
         if said["features"]:
             say(f"Wrote {said['features']}: their features, relevancy and phrases")
+        if said["compressed"]:
+            say(f"Wrote {said['compressed']}: the same, {Path(said['compressed']).stat().st_size / 1e6:.1f} MB")
         say("Open the .ply in any viewer of Gaussian splats; https://superspl.at/editor takes it dropped on the page.")
         if said["phrases"]:
             more, less = ("goes", "stays") if self.invert else ("comes along", "is missing")
