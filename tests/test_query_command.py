@@ -236,7 +236,7 @@ def test_a_disk_without_room(opened: OpenRun, path: Path, tmp_path: Path, flags:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
-        with pytest.raises(InputError, match="out.* cannot be written .*File too large.*; make room or choose another"):
+        with pytest.raises(InputError, match=r"out.* cannot be written .*File too large.*; make room or choose another"):
             Query(opened.folder, ("red ball",), out=out, camera_path=path if flags else None).run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
