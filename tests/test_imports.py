@@ -18,11 +18,12 @@ LAYERS = (
     {"rasterize", "toy"},
     {"densify", "guidance", "semantics"},
     {"machine", "ply", "selection"},
-    {"panel"},
+    {"viewer"},
     {"model", "datamanager", "studio"},
     {"pipeline", "trainer", "evaluation"},
-    {"runs", "bench", "report", "search"},
-    {"config", "cli", "commands", "demo"},
+    {"config", "runs"},
+    {"bench", "report", "search"},
+    {"cli", "commands", "demo"},
 )
 """Lowest first. A unit (a file or folder of the package) imports from its own layer or a lower one. Units that are in no layer
 are helpers: they import helpers alone, and every layer may import them."""
