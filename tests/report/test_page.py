@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -9,7 +11,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.report.conftest import PHRASES, Demo, Page, read
 from vlmgs_ns.commands.render_report import RenderReport
@@ -128,6 +132,16 @@ def test_a_run_opened_later_has_the_same_views_without_before(demo: Demo, tmp_pa
     assert "red ball" in page.sections["next"]
     assert "<video" not in page.text
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_each_name_stands_by_its_own_photo(demo: Demo) -> None:
+    shown = [image for image in read(demo.page).images if image.get("data-kind") == "photo"]
+    assert len(shown) == 3
+    for image in shown:
+        picture = Image.open(io.BytesIO(base64.b64decode((image["src"] or "").partition(",")[2])))
+        file = next(demo.out.glob(f"scene/images/{(image['alt'] or '').partition(':')[0]}"))
+        difference = np.asarray(picture, float) - np.asarray(Image.open(file).convert("RGB"), float)
+        assert np.abs(difference).mean() < 6  # JPEG, of a picture of 48 by 36 pixels
 
 
 def test_the_run_s_settings_machine_and_sizes_are_told(demo: Demo) -> None:
