@@ -68,3 +68,10 @@ def listening_of(process: psutil.Process) -> list[psutil._common.pconn]:
         return [c for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
+def test_no_cluster_is_one_line(folder: Path, address: str) -> None:
+    argv = [VLMGS, "bench", "small.yaml", "--executor", "ray", "--address", address]
+    done = subprocess.run(argv, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1 and f"--address {address}: no Ray cluster answers" in done.stderr, done.stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -49,8 +50,9 @@ class RayExecutor:
             if address is None:
                 self._start(workers)
             else:
+                _knock(address)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"--address {address}: no Ray cluster answers ({_first(error)}); start one with ray start --head, or leave it out"
             ) from None
@@ -103,6 +105,13 @@ class RayExecutor:
             return outcome
         except self._ray.exceptions.RayError as error:
             return Outcome(error=f"its worker died {RETRIES + 1} times, or never began: {_first(error)}")
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _task(function: Function, item: Any) -> Outcome:

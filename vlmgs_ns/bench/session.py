@@ -20,6 +20,9 @@ from vlmgs_ns.bench.summary import to_csv, to_markdown
 from vlmgs_ns.errors import InputError
 from vlmgs_ns.progress import bar, say
 
+SECONDS_TO_JUDGE_BY = 5.0
+"""Of training, before the time that is left is told."""
+
 
 def run_bench(
     path: Path,
@@ -96,15 +99,20 @@ def _carry_out(orders: Sequence[Order], runs: Sequence[Run], results: Results, e
     """All runs; a bar counts their iterations, so that long runs weigh more in the time that is left."""
     steps = [0] * len(orders)
     total = sum(order.run.iterations for order in orders)
-    ended, start = 0, time.monotonic()
+    ended, start, first = 0, time.monotonic(), 0.0
     with bar("Training steps", total) as report:
 
         def show() -> None:
             done = sum(steps)
-            left = (time.monotonic() - start) / done * (total - done) if done else None
-            report(done, f"{ended} of {len(orders)} runs" + (f", {_minutes(left)} left" if left and done < total else ""))
+            # Until a run has ended, what came before its first step says nothing of the steps to come.
+            spent = time.monotonic() - (start if ended else first)
+            known = done > 0 and spent > SECONDS_TO_JUDGE_BY and done < total
+            left = f", {_minutes(spent / done * (total - done))} left" if known else ""
+            report(done, f"{ended} of {len(orders)} runs{left}")
 
         def told(index: int, done: int) -> None:
+            nonlocal first
+            first = first or time.monotonic()
             steps[index] = done
             show()
 
