@@ -33,7 +33,6 @@ from vlmgs_ns.guidance.question import Backend
 from vlmgs_ns.guidance.schedule import GuidanceConfig
 from vlmgs_ns.guidance.steering import Steering
 from vlmgs_ns.lpips import Lpips
-from vlmgs_ns.panel import GuidancePanel
 from vlmgs_ns.rasterize import rasterization
 from vlmgs_ns.schedule import Steps, resolve
 from vlmgs_ns.semantics.blend import Pinhole, Splats
@@ -42,6 +41,8 @@ from vlmgs_ns.semantics.scene import SceneSemantics
 from vlmgs_ns.ssim import SSIM
 from vlmgs_ns.studio import ModelStudio, TrainingViews
 from vlmgs_ns.user_cache import user_cache
+from vlmgs_ns.viewer.interrupts import uninterrupted
+from vlmgs_ns.viewer.panel import Panel
 
 DEFAULT_RUN_LENGTH = 20_000
 """Iterations of a run where nobody says how long it is."""
@@ -170,9 +171,9 @@ class VlmFastGSModel(SplatfactoModel):
         self.strategy_state = self.strategy.initialize_state(scene_scale=scale)
         self.training_views: TrainingViews | None = None
         self.steering: Steering | None = None
-        self.panel: GuidancePanel | None = None
         self.semantics: SceneSemantics | None = None
         self.prompts = parse_prompt(self.config.prompt)
+        self.panel = Panel(self)
 
     def _make_strategy(self) -> DefaultStrategy:
         """Which Gaussians are born and which die."""
@@ -228,7 +229,6 @@ class VlmFastGSModel(SplatfactoModel):
         keep = guidance.cache_replies and backend.name != "residual"
         memory = ReplyMemory(user_cache("replies")) if keep else None
         self.steering = Steering(guidance, backend, memory, folder)
-        self.panel = GuidancePanel()
 
     def step_post_backward(self, step: int) -> None:
         """Let the strategy look at the step's gradients; in a round it densifies and prunes."""
@@ -242,10 +242,11 @@ class VlmFastGSModel(SplatfactoModel):
             self.strategy.step_post_backward(*arguments, scorer=scorer)
             if self.steering is not None and len(self.strategy.history) > rounds:
                 self.steering.densified(self.strategy.history[-1])
-                if self.panel is not None and self.steering.last is not None:
+                if self.steering.last is not None:
                     self.panel.tell(self.steering.last, self.strategy.history[-1])
         else:
             super().step_post_backward(step)
+        self.panel.follow()
 
     def _score_gaussians(self) -> Scores:
         """Multi-view scores of the present Gaussians."""
@@ -343,9 +344,12 @@ class VlmFastGSModel(SplatfactoModel):
             camera_to_worlds = camera.camera_to_worlds
         gaussians = dict(self.gauss_params.items())
         width, height = self._render_size(camera)
-        inside = None
+        frame = None if self.training else self.panel.frame()
+        inside = None if frame is None else frame.drawn(self.device)
         if self.crop_box is not None and not self.training:
-            inside = self.crop_box.within(self.means).reshape(-1)
+            cropped = self.crop_box.within(self.means).reshape(-1)
+            inside = cropped if inside is None else cropped & inside
+        if inside is not None:
             if not inside.any():
                 empty = self.get_empty_outputs(width, height, self.background_color.to(self.device))
                 return {**empty, **self._semantic_outputs(camera, inside)}
@@ -364,28 +368,14 @@ class VlmFastGSModel(SplatfactoModel):
         if with_depth:
             depth = image[..., 3:4]
             depth = torch.where(alpha > 0, depth, depth.detach().max()).squeeze(0)
-        return {
+        outputs: dict[str, Tensor | list] = {
             "rgb": rgb.squeeze(0),
             "depth": depth,  # type: ignore[dict-item]
             "accumulation": alpha.squeeze(0),
             "background": background if self.training else background.expand(height, width, 3),
             **self._semantic_outputs(camera, inside),
-            **self._focus_output(camera),
         }
-
-    def _focus_output(self, camera: Cameras) -> dict[str, Tensor]:
-        """``focus`` [H, W, 1] in [0, 1] where the viewer asks for it: what the last round of guidance chose."""
-        guided = self.strategy_state.get("guided")
-        if self.training or self.panel is None or not self.panel.show_focus.value or guided is None:
-            return {}
-        gaussians = {**dict(self.gauss_params.items()), "features_rest": torch.zeros_like(self.gauss_params["features_rest"])}
-        gaussians["features_dc"] = RGB2SH(guided[:, None].expand(-1, 3))
-        if len(guided) != len(self.means):
-            return {}
-        if self.config.sh_degree == 0:
-            gaussians["features_dc"] = torch.logit(guided[:, None].expand(-1, 3), eps=1e-6)
-        image, _, _ = self._splat(camera, camera.camera_to_worlds, gaussians, "RGB")
-        return {"focus": image[0, ..., :1].clamp(0, 1)}
+        return outputs if frame is None else self.panel.painted(frame, outputs, camera, inside)
 
     # words
 
@@ -395,16 +385,16 @@ class VlmFastGSModel(SplatfactoModel):
         Raises:
             InputError: the scene has no semantics, or the encoder of its texts is not on this machine.
         """
-        self._searchable().embed([*phrases, *self._searchable().about.negatives])
+        self.searchable().embed([*phrases, *self.searchable().about.negatives])
         self.prompts = list(phrases)
 
     def relevancy_of(self, camera: Cameras, phrases: Sequence[str]) -> Tensor:
         """Relevancy maps of phrases seen from a camera. [P, H, W] in [0, 1]. Raises like `set_prompts`."""
-        return self._searchable().pictures(self.splats(), self.pinhole(camera), phrases)[0].movedim(-1, 0)
+        return self.searchable().pictures(self.splats(), self.pinhole(camera), phrases)[0].movedim(-1, 0)
 
     def gaussian_relevancy(self, phrases: Sequence[str]) -> Tensor:
         """Relevancy of every Gaussian for phrases. [N, P] in [0, 1]. Raises like `set_prompts`."""
-        return self._searchable().relevancy(self.splats().means, phrases)
+        return self.searchable().relevancy(self.splats().means, phrases)
 
     def splats(self) -> Splats:
         """The Gaussians after their activation functions, without gradients."""
@@ -418,7 +408,8 @@ class VlmFastGSModel(SplatfactoModel):
         K = camera.get_intrinsics_matrices()[0].to(self.device)
         return Pinhole(pose, K, int(camera.width.item()), int(camera.height.item()))
 
-    def _searchable(self) -> SceneSemantics:
+    def searchable(self) -> SceneSemantics:
+        """The scene's semantics. Raises an InputError that says how to add them, where there are none."""
         if self.semantics is None or not self.semantics.complete:
             raise InputError(
                 "this scene cannot be searched with words yet: add the semantic stage with ns-train vlm-fastgs --data DATA "
@@ -430,7 +421,8 @@ class VlmFastGSModel(SplatfactoModel):
         """Of evaluation, where there are any; `inside` [N] bool says which Gaussians are drawn."""
         if self.training or self.semantics is None or not self.semantics.complete:
             return {}
-        maps, colours = self.semantics.pictures(self.splats(), self.pinhole(camera), self.prompts, inside)
+        with uninterrupted():
+            maps, colours = self.semantics.pictures(self.splats(), self.pinhole(camera), self.prompts, inside)
         return {**{f"relevancy_{k}": maps[..., k : k + 1] for k in range(len(self.prompts))}, "semantics_pca": colours}
 
     def load_state_dict(self, dict: Mapping[str, Any], **kwargs: Any) -> None:  # type: ignore[override]
@@ -473,24 +465,25 @@ class VlmFastGSModel(SplatfactoModel):
             degree = min(self.step // max(1, int(self.config.sh_degree_interval)), self.config.sh_degree)
         else:
             colours = torch.sigmoid(colours).squeeze(1)
-        return rasterization(
-            means=gaussians["means"],
-            quats=gaussians["quats"],
-            scales=torch.exp(gaussians["scales"]),
-            opacities=torch.sigmoid(gaussians["opacities"]).squeeze(-1),
-            colors=colours,
-            viewmats=world_to_camera(camera_to_worlds),
-            Ks=intrinsics,
-            width=width,
-            height=height,
-            near_plane=0.01,
-            far_plane=1e10,
-            sh_degree=degree,
-            render_mode=render_mode,
-            absgrad=self.strategy.absgrad,
-            rasterize_mode=self.config.rasterize_mode,
-            compact_box=self.config.compact_box,
-        )
+        with uninterrupted():
+            return rasterization(
+                means=gaussians["means"],
+                quats=gaussians["quats"],
+                scales=torch.exp(gaussians["scales"]),
+                opacities=torch.sigmoid(gaussians["opacities"]).squeeze(-1),
+                colors=colours,
+                viewmats=world_to_camera(camera_to_worlds),
+                Ks=intrinsics,
+                width=width,
+                height=height,
+                near_plane=0.01,
+                far_plane=1e10,
+                sh_degree=degree,
+                render_mode=render_mode,
+                absgrad=self.strategy.absgrad,
+                rasterize_mode=self.config.rasterize_mode,
+                compact_box=self.config.compact_box,
+            )
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
         """Splatfacto's, and how much guidance has done so far."""

@@ -1,0 +1,1 @@
+"""What our runs offer in nerfstudio's viewer: finding with words, selecting, hiding, exporting."""
