@@ -41,17 +41,52 @@ class Evaluate:
     def run(self) -> None:
         """Measure, print the means and write the report."""
         from vlmgs_ns.errors import InputError
-        from vlmgs_ns.evaluation import protocols
-        from vlmgs_ns.progress import bar, say
-        from vlmgs_ns.runs import open_run
+        from vlmgs_ns.progress import say
+        from vlmgs_ns.runs import find_config, open_run
 
-        if not 0 <= self.threshold < 1 or not 0 < self.least_alpha <= 1:
-            raise InputError(
-                f"--threshold {self.threshold}, --least-alpha {self.least_alpha}: give numbers from 0 to 1, or leave them out"
-            )
+        if not 0 <= self.threshold < 1:
+            raise InputError(f"--threshold {self.threshold}: relevancy is from 0 to 1; give 0 or more and less than 1")
+        if not 0 < self.least_alpha <= 1:
+            raise InputError(f"--least-alpha {self.least_alpha}: opacity is from 0 to 1; give more than 0 and at most 1")
+        find_config(self.run_folder)
+        # What is wrong with the labels is told before the run is loaded, where that can be known.
+        scene = None if self.folder is None else self._read(self.folder)
         run = open_run(self.run_folder)
-        scene = self._read(self.folder or run.data)
+        if scene is None:
+            scene = self._read(run.data)
+        self._check(scene)
         query = _Query(run)
+        if not any(view.stem in query.cameras for view in scene.views):
+            raise InputError(
+                f"none of the {len(scene.views)} labelled pictures ({scene.views[0].image}, …) is a photo of this run; give "
+                "labels of its photos, under their names"
+            )
+        try:
+            found = self._measure(scene, query, run)
+        except ValueError as error:
+            # Labels in another shape than the photos, or that show nothing.
+            raise error if isinstance(error, InputError) else InputError(str(error)) from None
+        path = self.output or run.folder / f"eval_{self.protocol}.json"
+        found.write(path)
+        say(f"{found.title}: {len(found.rows)} pairs of view and phrase, {sum(row.missing for row in found.rows)} not rendered")
+        for name, value in found.scores.items():
+            say(f"  {name}: {value:.3f}")
+        say(f"Wrote {path}")
+
+    def _check(self, scene: LabelledScene) -> None:
+        """Raise InputError for labels of which the protocol can make nothing."""
+        from vlmgs_ns.errors import InputError
+
+        things = [thing for view in scene.views for thing in view.objects]
+        if self.protocol == "A" and not all(thing.boxes for thing in things):
+            raise InputError("--protocol A asks whether a pixel is in a box, but these labels are masks alone; ask for B or C")
+        if self.protocol != "A" and any(thing.mask is None for thing in things):
+            raise InputError(f"--protocol {self.protocol} compares masks, but these labels are boxes alone; ask for A")
+
+    def _measure(self, scene: LabelledScene, query: _Query, run: OpenRun) -> Report:
+        from vlmgs_ns.evaluation import protocols
+        from vlmgs_ns.progress import bar
+
         settings: dict[str, str | int | float | None] = {"run": str(run.folder), **query.settings()}
         with bar("Evaluating", len(scene.views)) as report:
             seen: list[str] = []
@@ -61,29 +96,21 @@ class Evaluate:
                     seen.append(view.image)
                     report(len(seen))
 
-            found: Report
             if self.protocol == "A":
-                found = protocols.protocol_a(scene, _telling(query.maps, told), settings=settings)
-            elif self.protocol == "B":
+                return protocols.protocol_a(scene, _telling(query.maps, told), settings=settings)
+            if self.protocol == "B":
                 # Where labels cover the picture, or say what the rest is called, every pixel is somebody's.
                 floor = None if scene.background or self.labels == "3d-ovs" else self.threshold
-                found = protocols.protocol_b(
+                return protocols.protocol_b(
                     scene, _telling(query.maps, told), threshold=self.threshold, argmax_floor=floor, settings=settings
                 )
-            else:
-                found = protocols.protocol_c(
-                    scene,
-                    _telling(lambda view, phrase: query.silhouette(view, phrase, self.threshold, self.least_alpha), told),
-                    threshold=self.threshold,
-                    least_alpha=self.least_alpha,
-                    settings=settings,
-                )
-        path = self.output or run.folder / f"eval_{self.protocol}.json"
-        found.write(path)
-        say(f"{found.title}: {len(found.rows)} pairs of view and phrase, {sum(row.missing for row in found.rows)} not rendered")
-        for name, value in found.scores.items():
-            say(f"  {name}: {value:.3f}")
-        say(f"Wrote {path}")
+            return protocols.protocol_c(
+                scene,
+                _telling(lambda view, phrase: query.silhouette(view, phrase, self.threshold, self.least_alpha), told),
+                threshold=self.threshold,
+                least_alpha=self.least_alpha,
+                settings=settings,
+            )
 
     def _read(self, folder: Path) -> LabelledScene:
         from vlmgs_ns.errors import InputError

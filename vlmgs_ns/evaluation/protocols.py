@@ -11,7 +11,8 @@ never searched for, and maps are never stretched: figures of codes that stretch 
 
 On "mAP": ``average_precision`` ranks the pixels of one view by their relevancy for one phrase, and its mean is a mAP over pairs;
 there are no instances in it as in detection. The public 3D-OVS code measures no AP but the share of pixels that are right; that
-is ``argmax_accuracy`` here, except that it counts all pixels and we the labelled ones. FMGS does not say what its mAP is.
+is ``argmax_accuracy`` here, except that it counts all pixels and we the labelled ones. FMGS reports
+a mAP on 3D-OVS; we found no definition of it.
 """
 
 from __future__ import annotations
