@@ -1,0 +1,220 @@
+"""The panel of nerfstudio's viewer in a headless browser: type, press, look.
+
+The scene is the embedded room as Gaussians at its sparse points, opaque, and each point's feature is that of the object it lies
+on: what is tested is the way from the page to the picture and back, not what an encoder can find.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from plyfile import PlyData
+
+from tests.nerfstudio.test_viewer import BROWSERS, FLAGS, free_port
+from tests.selection.trained import NEGATIVES
+from vlmgs_ns.config import vlm_fastgs_lite
+from vlmgs_ns.ply import read_ply
+from vlmgs_ns.semantics.field import FieldConfig
+from vlmgs_ns.semantics.lifting import Lifted
+from vlmgs_ns.semantics.scene import About, SceneSemantics
+from vlmgs_ns.toy.scene import write_scene
+
+WIDTH, HEIGHT = 96, 72
+
+
+def objects(scene: Path) -> list[dict[str, Any]]:
+    return json.loads((scene / "labels.json").read_text())["objects"]
+
+
+def oracle(scene: Path) -> tuple[SceneSemantics, torch.Tensor]:
+    """Semantics in which every object has a direction of its own, and the object [N] of each seed point, 0: none."""
+    points = PlyData.read(str(scene / "seed_points.ply"))["vertex"]
+    xyz = np.stack([points[axis] for axis in "xyz"], axis=1)
+    things = objects(scene)
+    of = np.zeros(len(xyz), int)
+    for thing in things:  # later ones stand on the table
+        low, high = np.array(thing["bbox_min"]) - 0.02, np.array(thing["bbox_max"]) + 0.02
+        low[2] = max(low[2], 0.02)
+        of[((xyz > low) & (xyz < high)).all(axis=1)] = thing["id"]
+    dims = len(things) + 1 + len(NEGATIVES)
+    texts = {thing["name"]: thing["id"] for thing in things} | {text: len(things) + 1 + k for k, text in enumerate(NEGATIVES)}
+    semantics = SceneSemantics(
+        About("lift", FieldConfig(clip_dim=dims, dino_dim=4), "no such folder", "none", "by hand", NEGATIVES, "")
+    )
+    seen = torch.ones(len(of), dtype=torch.bool)
+    semantics.keep_lifted(Lifted(torch.eye(dims)[of], seen.float(), seen))
+    semantics.texts, semantics.vectors, semantics.complete = list(texts), torch.eye(dims)[list(texts.values())], True
+    return semantics, torch.from_numpy(of)
+
+
+@pytest.fixture(scope="session")
+def room(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, torch.Tensor]:
+    """A trainer's config and its pipeline with the room in it, the run's folder, and each Gaussian's object."""
+    work = tmp_path_factory.mktemp("panel")
+    write_scene(work / "room", views=10, width=WIDTH, height=HEIGHT, held_out=2, points=20_000, supersample=1)
+    config = copy.deepcopy(vlm_fastgs_lite.config)
+    config.output_dir, config.experiment_name, config.timestamp = work / "outputs", "panel", "now"
+    config.data = config.pipeline.datamanager.data = work / "room"
+    config.pipeline.model.semantics.enabled = False
+    config.pipeline.model.guidance.enabled = False
+    pipeline = config.pipeline.setup(device="cpu", test_mode="test", world_size=1, local_rank=0)
+    model = pipeline.model.eval()
+    model.semantics, of = oracle(work / "room")
+    assert len(model.means) == len(of)
+    with torch.no_grad():
+        model.gauss_params["opacities"].fill_(4.0)
+        model.gauss_params["scales"].clamp_(max=np.log(0.012))
+    return pipeline, config.get_base_dir(), of
+
+
+class Page:
+    """The page as a user sees it."""
+
+    def __init__(self, page: Any, client: Any) -> None:
+        self.page, self.client = page, client
+
+    def type(self, text: str) -> None:
+        """Into the field Find."""
+        field = self.page.locator("xpath=//*[self::p or self::label][normalize-space()='Find']/following::input[1]")
+        field.fill(text)
+
+    def press(self, name: str) -> None:
+        self.page.get_by_role("button", name=name, exact=True).click()
+
+    def wait_for(self, text: str) -> None:
+        self.page.get_by_text(text).first.wait_for(timeout=30_000)
+
+    def picture(self) -> np.ndarray:  # [H, W, 3] in [0, 1]
+        """What the canvas shows once it no longer changes."""
+        box = max((handle.bounding_box() for handle in self.page.locator("canvas").all()), key=lambda box: box["width"])
+        left = self.page.get_by_text("Find with words").bounding_box()["x"] - 40
+        clip = {**box, "width": min(box["width"], left - box["x"])}
+        before = None
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            now = np.asarray(Image.open(io.BytesIO(self.page.screenshot(clip=clip))).convert("RGB"), dtype=float) / 255
+            if before is not None and np.abs(now - before).max() < 0.02:
+                return now
+            before = now
+            time.sleep(0.7)
+        raise AssertionError("the picture never came to rest")
+
+
+@pytest.fixture
+def opened(room: tuple[Any, Path, torch.Tensor]) -> Iterator[tuple[Page, Any]]:
+    """nerfstudio's viewer on the room, as ns-viewer starts it, and a browser that looks through the third photo's camera."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package (the dev extra)")
+    browser_path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if browser_path is None:
+        pytest.skip(f"needs a Chromium on the PATH: none of {', '.join(BROWSERS)}")
+    import viser.transforms as vtf
+    from nerfstudio.configs.base_config import ViewerConfig
+    from nerfstudio.viewer.viewer import Viewer
+
+    pipeline, run, _ = room
+    run.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    settings = ViewerConfig(websocket_host="127.0.0.1", websocket_port=port, max_num_display_images=0, image_format="png")
+    viewer = Viewer(settings, run / "viewer.log", pipeline.datamanager.get_datapath(), pipeline, train_lock=threading.Lock())
+    viewer.init_scene(pipeline.datamanager.train_dataset, "completed", pipeline.datamanager.eval_dataset)
+    try:
+        with playwright.sync_playwright() as session:
+            browser = session.chromium.launch(executable_path=browser_path, args=list(FLAGS))
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
+            page.goto(f"http://127.0.0.1:{port}")
+            page.wait_for_selector("canvas", timeout=60_000)
+            end = time.monotonic() + 30
+            while not viewer.viser_server.get_clients() and time.monotonic() < end:
+                time.sleep(0.1)
+            (client,) = viewer.viser_server.get_clients().values()
+            camera = pipeline.datamanager.train_dataset.cameras[2]
+            c2w = camera.camera_to_worlds.numpy()
+            client.camera.fov = 2 * float(np.arctan(HEIGHT / 2 / camera.fy.item()))
+            client.camera.position = c2w[:, 3] * 10
+            client.camera.wxyz = (vtf.SO3.from_matrix(c2w[:, :3]) @ vtf.SO3.from_x_radians(np.pi)).wxyz
+            yield Page(page, client), viewer
+            browser.close()
+    finally:
+        viewer.viser_server.stop()
+
+
+def on_page(mask: np.ndarray, like: np.ndarray) -> np.ndarray:  # [H, W]
+    """A photo's pixels as the page shows them: as high as the picture, in its middle."""
+    height, width = like.shape[:2]
+    rows = (np.arange(height) + 0.5) * HEIGHT / height
+    columns = (np.arange(width) + 0.5 - width / 2) * HEIGHT / height + WIDTH / 2
+    inside = (columns >= 0) & (columns < WIDTH)
+    out = mask[rows.astype(int)][:, columns.clip(0, WIDTH - 1).astype(int)]
+    return np.where(inside[None], out, -1)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max(1, (a | b).sum()))
+
+
+@pytest.mark.browser
+def test_find_select_hide_export(room: tuple[Any, Path, torch.Tensor], opened: tuple[Page, Any]) -> None:
+    pipeline, run, of = room
+    page, _ = opened
+    scene = Path(pipeline.datamanager.get_datapath())
+    name = pipeline.datamanager.train_dataset.image_filenames[2].stem
+    instances = np.asarray(Image.open(scene / "masks_instance" / f"{name}.png")).astype(int)
+    counts = {thing["id"]: int((instances == thing["id"]).sum()) for thing in objects(scene) if thing["noun"] != "table"}
+    thing = next(thing for thing in objects(scene) if thing["id"] == max(counts, key=lambda k: counts[k]))
+    before = page.picture()
+    there = on_page(instances, before)
+    inside, outside = there == thing["id"], (there != thing["id"]) & (there != -1)
+
+    page.type(thing["name"])  # nothing else is pressed: it is looked for after a pause
+    page.wait_for(f"“{thing['name']}”")
+    found = page.picture()
+    changed = np.abs(found - before).max(axis=2) > 0.02
+    assert changed[inside].mean() > 0.9
+    brighter = found.max(axis=2) / np.maximum(before.max(axis=2), 0.02)
+    assert np.median(brighter[outside]) < 0.8 < np.median(brighter[inside]), "the find stands out of a darker picture"
+
+    page.press("By phrase")
+    page.wait_for("Selected by phrase")
+    page.press("Isolate")
+    page.wait_for("Isolated")
+    alone = page.picture()
+    empty = np.median(alone[there != -1], axis=0)
+    assert overlap(np.abs(alone - empty).max(axis=2) > 0.1, inside) > 0.5
+
+    page.press("Undo")
+    page.wait_for("Undone")
+    page.press("Hide")
+    page.wait_for("Hidden")
+    page.press("Export selection")
+    page.wait_for("Wrote")
+    (path,) = (run / "exports").glob("*.ply")
+    mask = pipeline.model.panel.session().selection.mask
+    assert str(path.resolve()).replace("-", "") in page.page.locator("body").inner_text().replace("-", "").replace("\n", "")
+    written = read_ply(path)
+    assert torch.equal(written.means, pipeline.model.means.detach()[mask])
+    assert (of[mask] == thing["id"]).float().mean() > 0.95 and mask.sum() > 0.8 * (of == thing["id"]).sum()
+
+    page.type("a spaceship")
+    page.wait_for("neither a folder nor a model")
+    page.type("")
+    page.wait_for("Nothing is looked for.")
+    gone = page.picture()
+    changed = np.abs(gone - before).max(axis=2) > 0.05
+    assert changed[inside].mean() > 0.6 > 0.1 > changed[outside].mean(), "what is hidden is missing, and nothing else"
+    for _ in range(2):
+        page.press("Undo")
+    page.wait_for("Undone. 0 Gaussians selected")
+    assert np.abs(page.picture() - before).max(axis=2).mean() < 0.01
