@@ -114,6 +114,7 @@ def _draw_method(axis: Any, plot: Plot, rows: Sequence[Row], colour: str, label:
     if plot.final:
         x, y = ([row["curve"][name][-1] for row in rows] for name in (plot.x, plot.y))
         axis.scatter(x, y, color=colour, label=label, s=22)
+        axis.set_xlim(left=0)  # how many more, at a glance
         return
     drawn = line(rows, plot.x, plot.y)
     axis.plot(drawn.x, drawn.y, color=colour, label=label, marker="o", markersize=2.5, linewidth=1.4)
