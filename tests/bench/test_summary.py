@@ -78,7 +78,7 @@ def test_markdown(tmp_path: Path) -> None:
     content["about"]["published"] = [{"what": "fox", "figures": "27.5 dB", "source": "a paper"}]
     rows = [row("fox", "a", 0, 20.0), row("fox", "a", 1, 22.0), failed("fox", "b|c", 0), failed("fox", "b|c", 1)]
     text = to_markdown(read_spec(written(tmp_path, content)), rows)
-    assert "2 of 4 runs done" in text
+    assert "2 of 4 runs done; 100 iterations, 2 seeds, mean" in text
     assert "| fox | a | points | 21.00 ± 1.41 | 0.900 ± 0.000 | 100 ± 0 |" in text
     assert "| fox | b\\|c | points | - |" in text
     assert "| fox, b\\|c, points, seed 0; fox, b\\|c, points, seed 1 | failed | no memory |" in text
@@ -110,7 +110,7 @@ def test_csv() -> None:
 
 def test_nothing_done_is_still_a_summary(tmp_path: Path) -> None:
     text = to_markdown(read_spec(written(tmp_path, small())), [failed("fox", "a", 0)])
-    assert "0 of 1 runs done" in text and "no memory" in text
+    assert "0 of 1 runs done; 100 iterations, 1 seed." in text and "no memory" in text
     assert write_plots([failed("fox", "a", 0)], tmp_path) == []
 
 

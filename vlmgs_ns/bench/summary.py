@@ -125,10 +125,11 @@ def to_csv(rows: Sequence[Row]) -> str:
 def to_markdown(spec: Spec, rows: Sequence[Row]) -> str:
     """The whole summary."""
     done = [row for row in rows if row["status"] == "done"]
-    seeds = "seed" if len(spec.seeds) == 1 else "seeds, mean ± standard deviation over them"
+    seeds = len({row["seed"] for row in rows})
+    over = "1 seed" if seeds == 1 else f"{seeds} seeds, mean ± standard deviation over them"
     parts = [
         f"# {spec.about.title}",
-        f"{len(done)} of {len(rows)} runs done; {spec.iterations:,} iterations, {len(spec.seeds)} {seeds}. PSNR, SSIM"
+        f"{len(done)} of {len(rows)} runs done; {spec.iterations:,} iterations, {over}. PSNR, SSIM"
         " and LPIPS are of photos that training did not see.",
         _figures(rows),
         _against_first(done),
@@ -210,7 +211,7 @@ def _made_on(done: Sequence[Row]) -> str:
     guidance = Counter(row["machine"]["guidance"] for row in done)
     code = Counter(f"code {row['settings']['code']}" for row in done)
     for kind in (machines, libraries, code, guidance):
-        lines += [f"- {text} ({count} runs)" if len(kind) > 1 else f"- {text}" for text, count in kind.items()]
+        lines += [f"- {text} ({count} of {len(done)} runs)" if len(kind) > 1 else f"- {text}" for text, count in kind.items()]
     if len(machines) > 1:
         lines.append("- **Runs were made on different machines: their times do not compare.**")
     return "\n".join(lines)
