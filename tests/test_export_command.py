@@ -158,6 +158,10 @@ def test_features_beside_it(opened: OpenRun, tmp_path: Path) -> None:
     assert found["relevancy"].shape == (100, 2) and float(found["relevancy"].amax(dim=1).min()) > 0.5
     assert about["encoder"] == "OpenCLIP by hand" and json.loads(about["phrases"]) == ["blue box", "red ball"]
     assert json.loads(about["negatives"]) == list(NEGATIVES)
+    # Not the first rows of the run.
+    Export(opened.folder, select=(("blue box",),), out=tmp_path, features=True).run()
+    with safe_open(tmp_path / "blue-box.safetensors", "pt") as file:
+        assert torch.equal(file.get_tensor("features"), opened.model.semantics.features[rows("box")])
     # Of the whole scene, nobody's phrase.
     Export(opened.folder, out=tmp_path, features=True).run()
     with safe_open(tmp_path / "scene.safetensors", "pt") as file:

@@ -38,7 +38,7 @@ class Export:
     average: bool = True
     """Average the relevancy of Gaussians that touch, which closes holes; else each counts for itself."""
     least_opacity: float = 0.1
-    """Leave out selected Gaussians of less opacity; 0: none. (Without effect on --invert.)"""
+    """Leave out selected Gaussians of less opacity; 0: none."""
     least_share: float = 0.1
     """Leave out selected parts that are apart from the heaviest part and weigh less than this share of it; 0: none."""
     coordinates: Literal["run", "data"] = "run"
@@ -112,9 +112,8 @@ class Export:
         assert run.model.semantics is not None
         return search(
             run.model.semantics, run.model.splats(), phrases, negatives,
-            threshold=self.threshold, average=self.average, least_share=self.least_share,
-            # An object that is taken out takes its fog and its rim along.
-            least_opacity=0.0 if self.invert else self.least_opacity, reach=REACH_TO_REMOVE if self.invert else 0.0,
+            threshold=self.threshold, average=self.average, least_opacity=self.least_opacity, least_share=self.least_share,
+            reach=REACH_TO_REMOVE if self.invert else 0.0,
         )  # fmt: skip
 
     def _write(self, run: OpenRun, folder: Path, phrases: list[str], negatives: list[str], found: Found | None) -> dict[str, Any]:
