@@ -188,7 +188,7 @@ def splats_at(*means: tuple[float, float, float], size: float = 0.1) -> Splats:
 
 def test_the_share_in_a_picture() -> None:
     camera = Pinhole(torch.eye(4), torch.tensor([[10.0, 0, 10], [0, 10, 5], [0, 0, 1]]), 20, 10)
-    inside, behind, left, below = (0.0, 0.0, 2.0), (0.0, 0.0, -2.0), (-2.1, 0.0, 2.0), (0.0, 1.1, 2.0)
+    inside, behind, left, below = (0.0, 0.0, 2.0), (2.0, 1.0, -2.0), (-2.1, 0.0, 2.0), (0.0, 1.1, 2.0)
     assert share_in_picture(splats_at(inside, behind, left, below), camera) == pytest.approx(0.25)
     assert share_in_picture(splats_at(inside, (-1.9, 0.9, 2.0)), camera) == 1
     assert share_in_picture(splats_at(inside)[torch.zeros(0, dtype=torch.long)], camera) == 1
