@@ -164,6 +164,11 @@ def test_a_phrase_has_to_beat_further_negatives(opened: OpenRun, path: Path, tmp
     assert beaten["phrases"][0]["score"] <= 0.5 and beaten["phrases"][0]["box_3d"] is None
 
 
+def test_the_next_command_selects_the_same(opened: OpenRun, path: Path, tmp_path: Path, capfd: Any) -> None:
+    ask(opened, tmp_path, "red ball", camera_path=path, threshold=0.6, negative=("blue box", "green hat"))
+    assert "--select 'red ball' --threshold 0.6 --negative 'blue box' 'green hat'\n" in capfd.readouterr().out
+
+
 def test_a_higher_threshold_finds_less(opened: OpenRun, path: Path, tmp_path: Path) -> None:
     areas = [
         ask(opened, tmp_path / "out", "red ball", camera_path=path, threshold=threshold)["phrases"][0]["views"][0]["boxes"][0][

@@ -17,6 +17,8 @@ from vlmgs_ns.errors import InputError
 if TYPE_CHECKING:
     from vlmgs_ns.search.views import View
 
+THRESHOLD = 0.5
+"""A tie with the hardest negative."""
 NOT_FOUND = 3
 """Exit status where a phrase is found nowhere."""
 
@@ -37,7 +39,7 @@ class Query:
     """What to look for: "red ball" "wooden table". Before any option that takes a list."""
     negative: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="PHRASE ...", help_behavior_hint="")] = None
     """What it is not, beside the scene's own negatives: vlmgs query RUN "wooden table" --negative floor door"""
-    threshold: float = 0.5
+    threshold: float = THRESHOLD
     """Relevancy, from 0 to 1, above which a pixel or a Gaussian belongs to a phrase; at 0.5 it ties with the hardest negative."""
     split: Annotated[Literal["train", "test", "all"] | None, tyro.conf.arg(metavar="{train,test,all}", help_behavior_hint="")] = (
         None
@@ -89,11 +91,16 @@ class Query:
             say(f"Look at {out / PAGE}")
             first = next((one["phrase"] for one in found["phrases"] if one["gaussians"]), None)
             if first is not None:
-                say(f"Next: vlmgs export {shlex.quote(str(self.run_folder))} --select {shlex.quote(first)}")
+                say(f"Next: vlmgs export {shlex.join([str(self.run_folder), '--select', first, *self._stricter(negatives)])}")
             if write is not None:
                 write(json.dumps(found, ensure_ascii=False))
         if not found["all_found"]:
             raise SystemExit(NOT_FOUND)
+
+    def _stricter(self, negatives: tuple[str, ...]) -> list[str]:
+        """Flags with which another command selects the same."""
+        threshold = [] if self.threshold == THRESHOLD else ["--threshold", f"{self.threshold:g}"]
+        return [*threshold, *(("--negative", *negatives) if negatives else ())]
 
     def _check(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Phrases and negatives without spaces around them."""
