@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,8 @@ from vlmgs_ns.guidance.round import Round, ViewRegions
 from vlmgs_ns.model import VlmFastGSModel
 from vlmgs_ns.ply import read_ply
 from vlmgs_ns.viewer import frame, rounds
-from vlmgs_ns.viewer.panel import ALONE, FEATURES, FINDS, FOCUS, MASK, PICK, REGIONS, VOID, Panel, escaped
+from vlmgs_ns.viewer.page import escaped
+from vlmgs_ns.viewer.panel import ALONE, FEATURES, FINDS, FOCUS, MASK, PICK, REGIONS, VOID, Panel
 from vlmgs_ns.viewer.session import MOST_PHRASES
 
 PACKAGE = str(Path(frame.__file__).parents[1])
@@ -247,7 +249,7 @@ def test_what_is_found_shows_where_it_is(model: VlmFastGSModel) -> None:
 
 def test_several_phrases_have_colours_of_their_own(model: VlmFastGSModel) -> None:
     said = find(model.panel, " red ball ;blue  box; ; red ball")
-    assert "“red ball”: 66 Gaussians" in said and "“blue box”: 40 Gaussians" in said and said.count("“") == 2
+    assert said == "Above 0.50: “red ball” 66 Gaussians, up to 1.00; “blue box” 40 Gaussians, up to 1.00."
     model.panel.show.default_value = MASK
     picture = shown(model)
     for k, names in enumerate((("ball", "far", "fog"), ("box",))):
@@ -557,3 +559,17 @@ def test_features_as_colours(model: VlmFastGSModel) -> None:
 
 def test_text_is_shown_as_it_is() -> None:
     assert escaped("<b>{x}</b> *a*") == r"\<b\>\{x\}\<\/b\> \*a\*"
+
+
+def test_after_training_the_words_are_there(model: VlmFastGSModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlmgs_ns.viewer.panel.LOOK_AGAIN", 0.01)
+    words, model.semantics = model.semantics, None
+    viewer = viewer_of(tmp_path)
+    viewer.trainer = object()
+    model.panel._setup(viewer)
+    assert model.panel.status.startswith("Training:") and model.panel.names.options == [PICK]
+    model.semantics = words
+    end = time.monotonic() + 30
+    while "can be searched now" not in model.panel.status and time.monotonic() < end:
+        time.sleep(0.02)
+    assert "red ball" in model.panel.names.options and model.panel.negatives.value == "; ".join(NEGATIVES)

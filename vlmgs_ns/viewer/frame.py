@@ -79,8 +79,6 @@ class Frame:
         picture = features if self.show == "Features as colours" and features is not None else rgb
         selected = None if self.edits is None or not self.edits.mask.any() else self.edits.mask.to(rgb.device)
         finds = self.found if self.show in ("Finds on the picture", "Finds as a mask") else None
-        if finds is not None and self.show == "Finds on the picture" and not (finds.best > self.threshold).any():
-            finds = None  # nowhere: a dark picture would only worry
         if finds is None and selected is None:
             return picture
         channels = [] if finds is None else [finds.scores.to(rgb.device)]
@@ -102,12 +100,14 @@ class Frame:
         maps: Tensor,  # [H, W, P]
         alpha: Tensor,  # [H, W]
     ) -> Tensor:
-        """Every found pixel in the colour of its most relevant phrase, on a picture that is darker elsewhere."""
+        """Every found pixel in the colour of its most relevant phrase, on a picture that is darker elsewhere if there are any."""
         best, which = maps.max(dim=-1)
         found = segment(best, self.threshold, alpha)[..., None]
         colour = rgb.new_tensor(COLOURS)[which]
         if self.show == "Finds as a mask":
             return torch.where(found, colour if maps.shape[-1] > 1 else torch.ones_like(colour), torch.zeros_like(colour))
+        if not found.any():
+            return rgb  # a dark picture would only worry
         # Just above the threshold half of the tint, at 1 all of it.
         strength = 0.5 + 0.5 * ((best - self.threshold) / max(1 - self.threshold, 1e-6)).clamp(0, 1)
         tint = (self.opacity * strength)[..., None]

@@ -7,12 +7,9 @@ line, errors too.
 
 from __future__ import annotations
 
-import math
-import re
-import string
 import threading
+import time
 import warnings
-from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -21,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import viser
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
-from nerfstudio.viewer.viewer_elements import ViewerControl, ViewerDropdown, ViewerParameter, ViewerSlider, ViewerText
+from nerfstudio.viewer.viewer_elements import ViewerControl, ViewerDropdown, ViewerSlider, ViewerText
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from torch import Tensor
 
@@ -32,6 +29,7 @@ from vlmgs_ns.selection.find import THRESHOLD
 from vlmgs_ns.semantics.scene import EMBEDDED
 from vlmgs_ns.viewer import rounds
 from vlmgs_ns.viewer.frame import SHOWS, Frame
+from vlmgs_ns.viewer.page import Action, Page, Row
 from vlmgs_ns.viewer.session import MOST_PHRASES, Session, parsed
 
 if TYPE_CHECKING:
@@ -41,14 +39,10 @@ if TYPE_CHECKING:
 
 PAUSE = 0.8
 """Seconds without a key after which typed words are looked for: the page does not tell when Enter is pressed."""
+LOOK_AGAIN = 1.0
+"""Seconds between looks at whether training has made the scene searchable."""
 PICK = "choose …"
-LINES, LINE = 3, 34
-"""Of the status, and characters in each."""
-NONE = ""
-"""Value of a row of buttons between clicks."""
 VOID = "Training has changed the Gaussians: what was found, selected or hidden before is no more."
-Action = Callable[[], str]
-"""Does something and says in one line what it did."""
 FINDS, MASK, FEATURES, REGIONS, FOCUS, ALONE = SHOWS
 
 
@@ -64,7 +58,7 @@ class Panel(ViewerControl):
         self._regions: Tensor | None = None
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="panel")
         self._pause: threading.Timer | None = None
-        self._shown: dict[str, Any] = {}
+        self._page: Page | None = None
         self.phrases = ViewerText(
             "Find", "", hint=f"What to look for, as: red ball. Up to {MOST_PHRASES} with semicolons between: red ball; table",
             cb_hook=lambda _: self._typed(),
@@ -232,9 +226,8 @@ class Panel(ViewerControl):
         self._refresh()
 
     def _refresh(self) -> None:
-        if self._shown:
-            self._shown["status"].content = steady(self.status)
-            self._shown["last_round"].content = escaped(self.last_round)
+        if self._page is not None:
+            self._page.say(self.status, self.last_round)
 
     def _rerender(self) -> None:
         if self._viewer is not None:
@@ -273,27 +266,43 @@ class Panel(ViewerControl):
         return "" if session.found is None else session.found.told(self.threshold.value)
 
     def _choose(self) -> str:
-        """Say why, where there is nothing to show."""
-        choice = self.show.value
+        """Say what is shown, or why there is nothing to show."""
+        choice, found = self.show.value, self.session().found
         if choice == REGIONS:
             self._regions = rounds.last_pictures(self.run)
             if self._regions is None:
                 return "No pictures of a round of guidance were kept in this run."
             return "The last round of guidance, as it was sent and answered; it does not follow the camera."
-        if choice == FOCUS and self._model.strategy_state.get("guided") is None:
-            return "No round of guidance has chosen any Gaussians in this run."
+        if choice == FOCUS:
+            if self._model.strategy_state.get("guided") is None:
+                return "No round of guidance has chosen any Gaussians in this run."
+            return "In colour: what the last round of guidance chose."
         if choice == FEATURES:
             self._model.searchable()
-        return ""
+            return "Alike colours: features that are alike."
+        return "Nothing is looked for." if found is None else found.told(self.threshold.value)
 
     def _read_rounds(self) -> str:
         self._regions = rounds.last_pictures(self.run)
-        self._fill_names()
+        self._offer()
         self._refresh()
         return ""
 
-    def _fill_names(self) -> None:
+    def _offer(self) -> None:
+        """Fill the fields with what this scene has."""
         self.names.set_options([PICK, *self.known()])
+        if self._model.semantics is not None and not self.negatives.value:
+            self.negatives.value = "; ".join(self._model.semantics.about.negatives)
+
+    def _await_words(self) -> None:
+        """The semantic stage comes after the last iteration, and tells nobody."""
+        while not self._can_search():
+            time.sleep(LOOK_AGAIN)
+        self.act(self._announce)
+
+    def _announce(self) -> str:
+        self._offer()
+        return "This scene can be searched now: type what to look for."
 
     def known(self) -> list[str]:
         """What can be looked for: what a model named, the run's own phrases, and what the embedded encoder was taught."""
@@ -321,80 +330,37 @@ class Panel(ViewerControl):
             super()._setup(viewer)  # type: ignore[no-untyped-call]
             self._viewer = viewer
             self._build(viewer.viser_server, viewer.stats_markdown.order)
+            if viewer.trainer is not None and self._model.config.semantics.enabled:
+                threading.Thread(target=self._await_words, daemon=True, name="panel-words").start()
         except Exception as error:
             warnings.warn(f"the panel for words could not be added to the viewer: {told(error)}", stacklevel=2)
 
     def _build(self, server: viser.ViserServer, after: float) -> None:
-        gui, elements = server.gui, self._elements()
-        semantics = self._model.semantics
-        if semantics is not None:
-            self.negatives.default_value = "; ".join(semantics.about.negatives)
-            self.names.options = [PICK, *self.known()]
+        self._offer()
         self.last_round = rounds.last_told(self.run)
         if not self._can_search():
             self.status = self._why_not()
-        with gui.add_folder("Find with words", order=after + 0.3):
-            self._install(server, elements[:3])
-            gui.add_button("Find", icon=viser.Icon.SEARCH).on_click(self._doing(self.find))
-            self._shown["status"] = gui.add_markdown("")
-            self._install(server, elements[3:])
-        with gui.add_folder("Select and edit", order=after + 0.6):
-            for label, hint, actions in self._rows():
-                row = gui.add_button_group(label, list(actions), hint=hint)
-                row.value = NONE  # a click on the button that was clicked last would be no change, and tell nobody
-                row.on_click(self._one_of(row, actions))
-            gui.add_button(
-                "Export selection", icon=viser.Icon.DOWNLOAD, hint="As a 3DGS .ply, into the folder exports of this run"
-            ).on_click(self._doing(self.export))
-            self._shown["last_round"] = gui.add_markdown("")
-        self._refresh()
-
-    def _rows(self) -> Sequence[tuple[str, str, dict[str, Action]]]:
-        """Buttons in the order in which they are used: label, hint, and what each does."""
-        return (
-            (
+        words, look = (self.phrases, self.names, self.negatives), (self.show, self.threshold, self.opacity)
+        rows = (
+            Row(
                 "Select",
                 "By phrase: what is found above the threshold, in place of what was selected. Invert: all the others",
                 {"By phrase": self.select, "Invert": self.invert},
             ),
-            (
+            Row(
                 "Refine",
                 "Grow: add what is connected to the selection and still like the phrase. Drop strays: faint and lone ones go",
                 {"Grow": self.grow, "Drop strays": self.tidy},
             ),
-            (
+            Row(
                 "View",
                 "Hide or isolate what is selected, in this viewer only: the trained scene stays as it is",
                 {"Hide": self.hide, "Isolate": self.isolate},
             ),
-            ("Back", "Undo: the last change of what is selected or hidden", {"Show all": self.show_all, "Undo": self.undo}),
+            Row("Back", "Undo: the last change of what is selected or hidden", {"Show all": self.show_all, "Undo": self.undo}),
         )
-
-    def _doing(self, action: Action) -> Callable[[Any], None]:
-        """What a button calls."""
-
-        def pressed(_: Any) -> None:
-            self.act(action)
-
-        return pressed
-
-    def _one_of(self, row: Any, actions: dict[str, Action]) -> Callable[[viser.GuiEvent[Any]], None]:
-        """What a row of buttons calls."""
-
-        def pressed(event: viser.GuiEvent[Any]) -> None:
-            if event.client_id is not None:  # else it was not a click but us, just here
-                name, row.value = row.value, NONE
-                self.act(actions[name])
-
-        return pressed
-
-    def _elements(self) -> Sequence[ViewerParameter[Any]]:
-        return (self.phrases, self.names, self.negatives, self.show, self.threshold, self.opacity)
-
-    @staticmethod
-    def _install(server: viser.ViserServer, elements: Sequence[ViewerParameter[Any]]) -> None:
-        for element in elements:
-            element.install(server)
+        self._page = Page(server, after, self.act, words, self.find, look, rows, self.export)
+        self._refresh()
 
     def _can_search(self) -> bool:
         return self._model.semantics is not None and self._model.semantics.complete
@@ -424,14 +390,3 @@ def told(error: Exception) -> str:
         begin = text[:1].upper() if text.partition(" ")[0].isalpha() else text[:1]  # a path stays as it is
         return begin + text[1:].rstrip(".") + "."
     return f"That failed ({type(error).__name__}: {text}); the scene is as it was."
-
-
-def steady(text: str) -> str:
-    """As markdown of at least `LINES` lines, so that the buttons below stay where they are."""
-    lines = math.ceil(len(text) / LINE)
-    return escaped(text) + "\\\n\u00a0" * (LINES - lines)
-
-
-def escaped(text: str) -> str:
-    """As markdown that shows the text itself."""
-    return re.sub(f"([{re.escape(string.punctuation)}])", r"\\\1", text)

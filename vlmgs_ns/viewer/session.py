@@ -49,12 +49,12 @@ class Found:
 
     def told(self, threshold: float) -> str:
         """What was found, in one line."""
-        parts = []
-        for k, phrase in enumerate(self.phrases):
-            highest, count = float(self.relevancy[:, k].max()), int(select(self.relevancy[:, k], threshold).sum())
-            what = f"{gaussians(count)} above {threshold:.2f}" if count else f"nothing found above {threshold:.2f}"
-            parts.append(f"“{phrase}”: {what}, the highest relevancy is {highest:.2f}")
-        return "; ".join(parts) + "."
+        counts, highest = (self.relevancy > threshold).sum(dim=0).tolist(), self.relevancy.amax(dim=0).tolist()
+        found = [gaussians(count) if count else "nothing found" for count in counts]
+        if len(found) == 1:
+            return f"“{self.phrases[0]}”: {found[0]} above {threshold:.2f}, the highest relevancy is {highest[0]:.2f}."
+        parts = [f"“{phrase}” {what}, up to {best:.2f}" for phrase, what, best in zip(self.phrases, found, highest, strict=True)]
+        return f"Above {threshold:.2f}: {'; '.join(parts)}."
 
 
 class Session:
