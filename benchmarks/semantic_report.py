@@ -49,6 +49,11 @@ def groups(results: Results) -> dict[tuple[str, str], Results]:
     return found
 
 
+def over_seeds(values: list[float]) -> str:
+    """Mean ± standard deviation; of one scene its value."""
+    return spread(values, 3) if len(values) > 1 else f"{values[0]:.3f}"
+
+
 def table(columns: list[str], rows: list[list[str]]) -> str:
     """A markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
@@ -58,7 +63,7 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
 def quality(results: Results) -> str:
     """The protocols' scores, means ± standard deviations over seeds."""
     rows = [
-        [encoder, variant, *(spread([run["scores"][key] for run in runs], 3) for key in SCORES), str(len(runs))]
+        [encoder, variant, *(over_seeds([run["scores"][key] for run in runs]) for key in SCORES), str(len(runs))]
         for (encoder, variant), runs in groups(results).items()
     ]
     return table(["encoder", "variant", *SCORES.values(), "scenes"], rows)
@@ -114,7 +119,7 @@ def against(results: Results, one: str, other: str) -> str:
         there = {run["seed"]: run for run in found.get((encoder, other), [])}
         pairs = [(run, there[run["seed"]]) for run in found.get((encoder, one), []) if run["seed"] in there]
         if pairs:
-            gains = [spread([a["scores"][key] - b["scores"][key] for a, b in pairs], 3) for key in SCORES]
+            gains = [over_seeds([a["scores"][key] - b["scores"][key] for a, b in pairs]) for key in SCORES]
             cost = statistics.geometric_mean([a["stage"]["cpu"] / b["stage"]["cpu"] for a, b in pairs])
             rows.append([encoder, *gains, f"x {cost:.2f}", str(len(pairs))])
     return table([f"{one} against {other}", *SCORES.values(), "processor time", "scenes"], rows)
