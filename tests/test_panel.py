@@ -68,6 +68,7 @@ def as_viewer(call: Callable[[], Any]) -> Any:
     thread.run = run  # type: ignore[method-assign]
     thread.start()
     thread.join(60)
+    assert got, "the render hangs"
     if isinstance(got[0], BaseException):
         raise got[0]
     return got[0]
@@ -245,6 +246,8 @@ def test_what_is_found_shows_where_it_is(model: VlmFastGSModel) -> None:
     model.panel.show.default_value = MASK
     white = shown(model)
     assert (white[ball & ~frame.outline(ball)] == 1).all() and (white[away] == 0).all()
+    press(model.panel, model.panel.select)
+    assert (shown(model)[ball & ~frame.outline(ball)] == 1).all(), "a selection makes nothing less relevant"
 
 
 def test_several_phrases_have_colours_of_their_own(model: VlmFastGSModel) -> None:
@@ -481,7 +484,7 @@ def test_training_that_changes_the_gaussians_voids_the_selection_with_a_note() -
     assert (
         model.panel.session().selection.mask.shape == model.means.shape[:1] and not model.panel.session().selection.hidden.any()
     )
-    press(model.panel, model.panel.invert)
+    press(model.panel, model.panel.invert, model.panel.hide)
     model.gauss_params["means"] = Parameter(model.gauss_params["means"].detach().clone())
     assert torch.equal(shown(model), render(model)["rgb"]), "a stale selection is never drawn"
     assert press(model.panel, model.panel.undo) == f"{VOID} Nothing to undo. 0 Gaussians selected."

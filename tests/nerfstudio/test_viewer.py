@@ -60,7 +60,7 @@ def settled(page: Any, seconds: float = 60) -> np.ndarray:
 
 
 @pytest.mark.browser
-def test_viewer_shows_renders_that_follow_the_camera(commands: Commands, trained: Run, work: Path) -> None:
+def test_viewer_shows_the_panel_and_renders_that_follow_the_camera(commands: Commands, trained: Run, work: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package (the dev extra)")
     browser_path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser_path is None:
@@ -81,6 +81,8 @@ def test_viewer_shows_renders_that_follow_the_camera(commands: Commands, trained
             page.goto(f"http://127.0.0.1:{port}")
             page.wait_for_selector("canvas", timeout=60_000)
             page.get_by_text("Hide Train Cams").click()  # what is left to see is the render
+            page.get_by_text("Find with words").wait_for()
+            page.get_by_text("cannot be searched with words yet").wait_for()
             first = settled(page)
             page.mouse.move(300, 300)
             page.mouse.down()
