@@ -143,6 +143,18 @@ def test_a_looks_where_the_labels_say(run: OpenRun, tmp_path: Path, capsys: pyte
     assert "4 pairs of view and phrase, 1 not rendered" in said and "localisation: 0.500" in said and "a.json" in said
 
 
+def test_a_asks_for_the_mask_where_labels_have_no_boxes(run: OpenRun, tmp_path: Path) -> None:
+    share = shares(run, FIRST)
+    red = share["red"] > share["rest"]
+    folder = three_d_ovs(tmp_path / "labels", {"red ball": red, "blue box": red})
+    found = report(run, tmp_path / "a.json", "A", "3d-ovs", folder)
+    assert {pair: row["localisation"] for pair, row in scores_of(found).items()} == {
+        (FIRST, "red ball"): 1,
+        (FIRST, "blue box"): 0,
+    }
+    assert found["settings"]["inside"] == "mask"
+
+
 def test_b_compares_maps_above_the_threshold(run: OpenRun, tmp_path: Path) -> None:
     share = shares(run, FIRST)
     red, blue = (share[name] > share["rest"] for name in ("red", "blue"))
@@ -238,7 +250,6 @@ def refusal(run_folder: Path, **flags: Any) -> str:
 
 def test_what_cannot_be_evaluated(run: OpenRun, tmp_path: Path) -> None:
     boxes = lerf(tmp_path / "boxes", {FIRST: {"red ball": (20.0, 10.0)}})
-    masks = three_d_ovs(tmp_path / "masks", {"red ball": np.ones((HEIGHT, WIDTH), bool)})
     square = three_d_ovs(tmp_path / "square", {"red ball": np.ones((HEIGHT, HEIGHT), bool)})
     black = three_d_ovs(tmp_path / "black", {"red ball": np.zeros((HEIGHT, WIDTH), bool)})
     other = lerf(tmp_path / "other", {"IMG_1": {"red ball": (9.0, 9.0)}})
@@ -250,9 +261,8 @@ def test_what_cannot_be_evaluated(run: OpenRun, tmp_path: Path) -> None:
         ("--threshold nan", {"threshold": float("nan")}),
         ("--least-alpha 0: opacity", {"least_alpha": 0}),
         ("empty has no labels.json; say where", {"folder": tmp_path / "empty"}),
-        ("masks alone; ask for B or C", {"labels": "3d-ovs", "folder": masks}),
-        ("--protocol B compares masks, but these labels are boxes alone", {"protocol": "B", "labels": "lerf", "folder": boxes}),
-        ("--protocol C compares masks", {"protocol": "C", "labels": "lerf", "folder": boxes}),
+        ("protocol B compares masks, but the labels in", {"protocol": "B", "labels": "lerf", "folder": boxes}),
+        ("protocol C compares masks", {"protocol": "C", "labels": "lerf", "folder": boxes}),
         ("none of the 1 labelled pictures (IMG_1.png, …) is a photo of this run", {"labels": "lerf", "folder": other}),
         ("labels have 24 x 24", {"protocol": "B", "labels": "3d-ovs", "folder": square}),
         ("nothing to evaluate", {"protocol": "B", "labels": "3d-ovs", "folder": black}),

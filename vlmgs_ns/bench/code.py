@@ -15,9 +15,9 @@ LIBRARIES = (
     *("opencv-python-headless", "pillow", "scikit-learn"),
 )
 """Whose versions decide what a run computes."""
-APART = ("bench", "cli.py", "commands", "demo.py", "report", "turntable.py", "video.py")
+APART = ("bench", "cli.py", "commands", "demo.py", "report", "search", "turntable.py", "video.py")
 """Parts of the package that no run goes through; a change in them makes no result old."""
-INSIDE = ("bench/configure.py", "bench/measure.py", "bench/run_one.py", "bench/words.py")
+INSIDE = ("bench/configure.py", "bench/measure.py", "bench/run_one.py")
 """But runs do go through these."""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from vlmgs_ns.bench.executor import Function, Outcome, Told, guarded
 
-PRELOAD = ["nerfstudio.scripts.train", "vlmgs_ns.config", "vlmgs_ns.bench.measure", "vlmgs_ns.bench.words"]
+PRELOAD = ["nerfstudio.scripts.train", "vlmgs_ns.config", "vlmgs_ns.bench.measure", "vlmgs_ns.evaluation.trained"]
 SECONDS_BETWEEN_TELLING = 0.5
 
 

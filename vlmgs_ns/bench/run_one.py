@@ -74,7 +74,7 @@ def _train(order: Order, tell: Tell) -> dict[str, Any]:
     from nerfstudio.scripts.train import _set_random_seed  # ns-train seeds before it builds anything
 
     from vlmgs_ns.bench.measure import MeasuredTrainer, check_steps, memory_peaks
-    from vlmgs_ns.bench.words import measure, read_labels
+    from vlmgs_ns.evaluation.trained import Trained, read_labels
     from vlmgs_ns.machine import describe
     from vlmgs_ns.runs import OpenRun
 
@@ -111,9 +111,11 @@ def _train(order: Order, tell: Tell) -> dict[str, Any]:
     if labels is not None:
         result["semantics"] = json.loads((base / "semantics.json").read_text(encoding="utf-8"))["seconds"]
         trainer.pipeline.eval()
-        reports = measure(
-            OpenRun(base / "config.yml", trainer.pipeline), labels, wanted, settings["labels"], thresholds_of(settings)
-        )
+        trained = Trained(model, OpenRun(base / "config.yml", trainer.pipeline).photos())
+        limits = thresholds_of(settings)
+        reports = {
+            name: trained.measure(labels, name, threshold=limits.relevancy, least_alpha=limits.least_alpha) for name in wanted
+        }
         result["words"] = {name: {**report.scores, "pairs": len(report.rows)} for name, report in reports.items()}
         result["words_settings"] = {name: dict(report.settings) for name, report in reports.items()}
     result |= memory_peaks()

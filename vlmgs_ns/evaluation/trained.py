@@ -1,0 +1,129 @@
+"""A trained model before a protocol: labels are read and checked first, then every labelled view is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from vlmgs_ns.errors import InputError
+from vlmgs_ns.evaluation import protocols
+from vlmgs_ns.evaluation.labels import LabelledScene, LabelledView
+from vlmgs_ns.evaluation.lerf import read_lerf
+from vlmgs_ns.evaluation.lerf_ovs import read_lerf_ovs
+from vlmgs_ns.evaluation.report import Report
+from vlmgs_ns.evaluation.threed_ovs import read_3d_ovs
+from vlmgs_ns.evaluation.toy_labels import read_toy
+
+if TYPE_CHECKING:
+    from nerfstudio.cameras.cameras import Cameras
+    from torch import Tensor
+
+    from vlmgs_ns.model import VlmFastGSModel
+
+Kind = Literal["toy", "lerf", "lerf-ovs", "3d-ovs"]
+"""Whose format labels have."""
+Protocol = Literal["A", "B", "C"]
+
+READERS: dict[str, Callable[[Path], LabelledScene]] = {
+    "toy": read_toy, "lerf": read_lerf, "lerf-ovs": read_lerf_ovs, "3d-ovs": read_3d_ovs
+}  # fmt: skip
+
+
+def read_labels(kind: Kind, folder: Path, wanted: Iterable[Protocol]) -> LabelledScene:
+    """The labels of a scene.
+
+    Raises:
+        InputError: they cannot be read, or are boxes alone where a wanted protocol compares masks.
+    """
+    scene = READERS[kind](folder)
+    masked = all(thing.mask is not None for view in scene.views for thing in view.objects)
+    for protocol in wanted:
+        if protocol != "A" and not masked:
+            raise InputError(f"protocol {protocol} compares masks, but the labels in {folder} are boxes alone; ask for A")
+    return scene
+
+
+class Trained:
+    """A trained model, asked about labelled views by the names of its photos.
+
+    Args:
+        model: in evaluation mode.
+        photos: every photo's file with its camera.
+
+    Raises:
+        InputError: the scene has no semantics.
+    """
+
+    def __init__(self, model: VlmFastGSModel, photos: Iterable[tuple[Path, Cameras]]) -> None:
+        model.set_prompts([])
+        self.model = model
+        self.cameras = {file.stem: camera for file, camera in photos}
+
+    def knows(self, scene: LabelledScene) -> bool:
+        """Whether any labelled view is one of the photos."""
+        return any(view.stem in self.cameras for view in scene.views)
+
+    def measure(
+        self,
+        scene: LabelledScene,
+        protocol: Protocol,
+        *,
+        threshold: float,
+        least_alpha: float,
+        told: Callable[[LabelledView], None] = lambda view: None,
+        **settings: str,
+    ) -> Report:
+        """The report of one protocol.
+
+        Args:
+            scene: labels; views that are none of the photos count as missing.
+            threshold: B and C, relevancy above which a pixel or a Gaussian belongs to a phrase.
+            least_alpha: C, opacity from which a pixel counts as covered.
+            told: is told of every view after it was asked about.
+            settings: more that the report shall say.
+
+        Raises:
+            ValueError: labels in another shape than the photos, or nothing to evaluate.
+        """
+        assert self.model.semantics is not None  # or there were no prompts to set
+        about = self.model.semantics.about
+        said = {**settings, "mode": about.mode, "encoder": about.clip_fingerprint, "negatives": "; ".join(about.negatives)}
+        boxed = all(thing.boxes for view in scene.views for thing in view.objects)
+
+        def maps(view: LabelledView, phrases: Sequence[str]) -> Tensor | None:
+            found = self.maps(view, phrases)
+            told(view)
+            return found
+
+        def silhouette(view: LabelledView, phrase: str) -> Tensor | None:
+            found = self.silhouette(view, phrase, threshold, least_alpha)
+            told(view)
+            return found
+
+        if protocol == "A":
+            # Labels without boxes are asked whether the pixel is in the mask, which is stricter; the report says so.
+            return protocols.protocol_a(scene, maps, inside="boxes" if boxed else "mask", settings=said)
+        if protocol == "B":
+            # Where labels say what the rest is called, or cover the picture (no boxes: 3D-OVS), every pixel is somebody's.
+            floor = None if scene.background or not boxed else threshold
+            return protocols.protocol_b(scene, maps, threshold=threshold, argmax_floor=floor, settings=said)
+        return protocols.protocol_c(scene, silhouette, threshold=threshold, least_alpha=least_alpha, settings=said)
+
+    def maps(self, view: LabelledView, phrases: Sequence[str]) -> Tensor | None:  # [P, H, W]
+        """Relevancy of phrases; None where the view is none of the photos."""
+        camera = self.cameras.get(view.stem)
+        return None if camera is None else self.model.relevancy_of(camera, list(phrases)).cpu()
+
+    def silhouette(self, view: LabelledView, phrase: str, threshold: float, least_alpha: float) -> Tensor | None:  # [H, W] bool
+        """Of the Gaussians that a phrase selects, rendered alone; None where the view is none of the photos."""
+        from vlmgs_ns.semantics.blend import blend
+        from vlmgs_ns.semantics.query import select
+
+        camera = self.cameras.get(view.stem)
+        if camera is None:
+            return None
+        splats = self.model.splats()
+        chosen = splats[select(self.model.gaussian_relevancy([phrase])[:, 0], threshold)]
+        _, alpha = blend(chosen, self.model.pinhole(camera), chosen.means.new_zeros(len(chosen), 1))
+        return (alpha >= least_alpha).cpu()
