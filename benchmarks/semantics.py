@@ -228,7 +228,7 @@ def scaling(args: argparse.Namespace, geometry_file: Path, encoder: str, warm: P
             began = time.perf_counter()
             work()
             row[name] = 1000 * (time.perf_counter() - began)
-        row["codes_mb"] = 0.0 if found._codes is None else found._codes[1].nbytes / 1e6
+        row["codes_mb"] = 0.0 if found._codes is None else found._codes[-1].nbytes / 1e6
         row["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         rows.append(row)
         out.write_text(json.dumps(rows))
