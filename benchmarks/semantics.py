@@ -10,7 +10,7 @@ those that are there are not repeated. OUT then holds `results.json`, `results.m
 
 "no hash grid" is one grid of one level with 2 cells a side: what the heads get is all but linear in the contracted position.
 Wall seconds mean little where other work shares the cores; processor seconds, all threads together, stand beside them.
-`--scaling`: the Gaussians of the first seed's `warm` copied, jittered and made fainter to 10 k … 1 M.
+`--scaling`: the Gaussians of the first seed's `warm` copied, jittered and made fainter to 30 k … 1 M; 10 k are a part of them.
 """
 
 from __future__ import annotations
