@@ -136,3 +136,18 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     process.stdout.close()
     assert "Traceback" not in process.stderr.read()
     process.wait(timeout=60)
+
+
+def test_torch_is_told_not_to_waste_the_cores_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from vlmgs_ns.cli import entrypoint
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "7")
+    monkeypatch.setattr("sys.argv", ["vlmgs", "cache", str(tmp_path)])
+    try:
+        entrypoint()
+        assert (os.environ["OMP_WAIT_POLICY"], os.environ["TORCHINDUCTOR_COMPILE_THREADS"]) == ("PASSIVE", "7")
+    finally:
+        os.environ.pop("OMP_WAIT_POLICY", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -28,9 +27,6 @@ class Demo:
     def run(self) -> None:
         """Run it; what cannot work is refused before anything is imported or written."""
         self._check()
-        # torch's OpenMP threads would spin after each operation and take the cores from the rasteriser's: measured on two shared
-        # cores, a training step took 1.4 s instead of 0.13 s. libgomp reads this once, when torch is first imported.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from vlmgs_ns.demo import run_demo
 
         run_demo(self.out, self.scene, self.max_num_iterations, self.turntable_seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -51,7 +50,6 @@ class Features:
             raise InputError(f"--max-image-size {self.max_image_size} is no size; give 0 for full size, or more")
         if self.address is not None and self.executor != "ray":
             raise InputError(f"--address {self.address} is a Ray cluster's; add --executor ray")
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see vlmgs demo
         from vlmgs_ns.bench.extract import Photos, look, maps_there
 
         before = maps_there(self.data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -60,8 +59,6 @@ class Query:
 
     def run(self) -> None:
         """Look, write and say what was found; what cannot work is refused before anything is loaded."""
-        # torch's OpenMP threads would spin between operations and take the cores from the rasteriser's; see vlmgs demo.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         phrases, negatives = self._check()
         from vlmgs_ns.progress import say
         from vlmgs_ns.runs import find_config, open_run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -35,8 +34,6 @@ class RenderReport:
         from vlmgs_ns.runs import find_config, open_run
 
         out = (self.out or find_config(self.run_folder).parent / "report.html").absolute()
-        # As in `vlmgs demo`: read once, when torch is first imported.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from vlmgs_ns.progress import say
         from vlmgs_ns.report.write import check_output, write_report
         from vlmgs_ns.semantics.cache import format_size
