@@ -229,16 +229,18 @@ def test_c_renders_the_selected_gaussians_alone(run: OpenRun, tmp_path: Path) ->
     assert ious["warm thing"] == 0.0 and ious["blue box"] == pytest.approx(overlap(whole, blue))
 
 
-def test_the_command_itself(run: OpenRun, tmp_path: Path) -> None:
-    """A process of its own; by default the report lies with the run."""
+def test_by_default_the_report_lies_with_the_run(run: OpenRun, tmp_path: Path) -> None:
     labels = lerf(tmp_path / "labels", {SECOND: {"red ball": place(run, SECOND, (0.4, 0.0, 0.0))}})
-    done = subprocess.run(
-        [COMMAND, "eval", run.folder, "--labels", "lerf", "--folder", labels], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    Evaluate(run.config, labels="lerf", folder=labels).run()
     found = json.loads((run.folder / "eval_A.json").read_text())
     assert found["scores"] == {"localisation": 1.0} and found["rows"][0]["phrase"] == "red ball"
-    assert str(run.folder / "eval_A.json") in done.stdout.replace("\n", "")
+
+
+def test_the_command_itself(tmp_path: Path) -> None:
+    """A process of its own, which ends before anything heavy is read."""
+    done = subprocess.run([COMMAND, "eval", tmp_path / "nowhere", "--protocol", "C"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("Error: there is no run at") and "nowhere" in done.stderr
 
 
 def refusal(run_folder: Path, **flags: Any) -> str:
