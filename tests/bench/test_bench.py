@@ -97,7 +97,7 @@ def test_a_killed_run_is_a_row_and_a_killed_benchmark_goes_on(folder: Path, fini
     assert "3 runs, 1 done, 2 to do" in done.stdout
     rows = {row["seed"]: row for row in rows_of(out)}
     assert {row["status"] for row in rows.values()} == {"done"} and rows[1] == kept
-    undisturbed = {row["seed"]: row for row in rows_of(finished[0]) if row["status"] == "done"}
+    undisturbed = {row["seed"]: row for row in rows_of(folder, "undisturbed.jsonl") if row["status"] == "done"}
     for seed in (0, 1):
         assert measured(rows[seed]) == measured(undisturbed[seed]), "what was killed and done again is the same to the bit"
         assert rows[seed]["address"] == undisturbed[seed]["address"]

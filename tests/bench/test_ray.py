@@ -53,7 +53,7 @@ def test_a_killed_worker_loses_an_attempt_and_no_result(folder: Path, finished: 
     assert begun and "on a Ray cluster on this machine: 2 cores" in text
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, "a cluster of our own serves this machine alone"
     rows = {(row["method"], row["seed"]): row for row in rows_of(out)}
-    local = {(row["method"], row["seed"]): row for row in rows_of(finished[0]) if row["scene"] == "room"}
+    local = {(row["method"], row["seed"]): row for row in rows_of(folder, "undisturbed.jsonl") if row["scene"] == "room"}
     assert rows.keys() == local.keys()
     for key, row in rows.items():
         assert row["address"] == local[key]["address"] and row["status"] == local[key]["status"], text
