@@ -385,7 +385,9 @@ class VlmFastGSModel(SplatfactoModel):
         Raises:
             InputError: the scene has no semantics, or the encoder of its texts is not on this machine.
         """
-        self.searchable().embed([*phrases, *self.searchable().about.negatives])
+        semantics = self.searchable()
+        semantics.embed([*phrases, *semantics.about.negatives])
+        semantics.prepare(self.splats().means)
         self.prompts = list(phrases)
 
     def relevancy_of(self, camera: Cameras, phrases: Sequence[str]) -> Tensor:

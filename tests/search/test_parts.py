@@ -214,6 +214,17 @@ def test_what_hardly_shows_in_the_masks_is_outside_the_box() -> None:
     assert nothing.box is None and nothing.selected == 0 and not nothing.mask.any()
 
 
+def test_of_two_things_the_clearer_one_has_the_box() -> None:
+    """The second pair shows more, but is hardly relevant; both are selected, and neither's box reaches the other."""
+    splats = splats_at((0, 0, 0), (0.1, 0, 0), (5.0, 0, 0), (5.1, 0, 0))
+    shown = torch.tensor([[10.0, 10.0], [10.0, 10.0], [12.0, 12.0], [12.0, 12.0]])
+    (place,) = places(torch.tensor([[0.9], [0.9], [0.6], [0.6]]), splats, 0.5, shown)
+    assert place.mask.tolist() == [True, True, False, False] and place.selected == 4
+    assert place.box is not None and place.box.centre[0] == pytest.approx(0.05, abs=1e-3)
+    (place,) = places(torch.tensor([[0.9], [0.9], [0.9], [0.9]]), splats, 0.5, shown)
+    assert place.mask.tolist() == [False, False, True, True]
+
+
 def test_a_box_in_the_data_is_the_box_before_the_scene_was_moved() -> None:
     rotation = torch.from_numpy(Rotation.from_euler("xyz", [0.3, -1.0, 2.0]).as_matrix()).float()
     transform, scale = torch.cat([rotation, torch.tensor([[0.5], [-2.0], [1.0]])], dim=1), 0.25

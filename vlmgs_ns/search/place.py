@@ -2,7 +2,8 @@
 
 A Gaussian of the wall behind a thing may be as relevant as the thing, but hardly shows in the thing's mask; one is enough to
 double the box. So the box is drawn around those selected Gaussians that show mostly in masks. Of what no view shows, such as
-the inside of a thing, relevancy alone decides.
+the inside of a thing, relevancy alone decides. A box around two things that both fit, or around a thing and a stain far from it,
+would lie between them: of several connected parts, the box is of the one that the masks show most clearly.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LEAST_SHOWN = 1.0
 class Place:
     """The Gaussians of a phrase."""
 
-    mask: Tensor  # [N] bool, on the CPU: selected, and seen in masks where seen
+    mask: Tensor  # [N] bool, on the CPU: selected, seen in masks where seen, and of the clearest part
     selected: int
     """Gaussians that the phrase selects, as `selection.find` does, seen in masks or not."""
     box: OrientedBox | None
@@ -51,12 +52,27 @@ def places(
     """
     neighbours = Neighbours(splats)
     found = find(relevancy, splats, neighbours, threshold=threshold)
-    return [_place(mask, splats, neighbours, shown[:, k], shown[:, -1]) for k, mask in enumerate(found.masks.unbind(1))]
+    above = (found.relevancy - threshold).clamp_min(0)
+    return [
+        _place(mask, splats, neighbours, shown[:, k], shown[:, -1], shown[:, k] * above[:, k])
+        for k, mask in enumerate(found.masks.unbind(1))
+    ]
 
 
-def _place(selected: Tensor, splats: Splats, neighbours: Neighbours, in_masks: Tensor, in_all: Tensor) -> Place:
+def _place(
+    selected: Tensor,  # [N] bool
+    splats: Splats,
+    neighbours: Neighbours,
+    in_masks: Tensor,  # [N]
+    in_all: Tensor,  # [N]
+    clarity: Tensor,  # [N] how much a Gaussian shows in masks, and how relevant it is
+) -> Place:
     shows = (in_masks >= LEAST_IN_MASK * in_all) | (in_all < LEAST_SHOWN)
     mask = cleaned(selected & shows, splats, neighbours).mask
+    if mask.any():
+        labels = neighbours.components(mask)
+        parts = torch.zeros(int(labels.max()) + 1).index_add_(0, labels[mask], clarity[mask].float())
+        mask = labels == parts.argmax()
     box = oriented_box(splats[mask.to(splats.means.device)]) if mask.any() else None
     return Place(mask, int(selected.sum()), box)
 
