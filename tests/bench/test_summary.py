@@ -130,6 +130,22 @@ def test_plots_are_drawn(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == len(PLOTS), "no partial file is left"
 
 
+def test_every_point_is_inside_its_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method with ten times as many Gaussians comes last."""
+    import matplotlib.pyplot as plt
+
+    drawn: list[Any] = []
+    monkeypatch.setattr(plt, "close", drawn.append)
+    write_plots([row("fox", "a", 0, 20.0, 100), row("fox", "b", 0, 22.0, 1000)], tmp_path)
+    monkeypatch.undo()
+    (axis,) = drawn[-1].axes
+    ends = [tuple(point) for dots in axis.collections for point in dots.get_offsets()]
+    assert [x for x, _ in ends] == [100, 1000]
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    assert left == 0 and all(left < x < right and low < y < high for x, y in ends)
+    plt.close("all")
+
+
 def test_differences_seed_by_seed() -> None:
     a = [row("fox", "m", 0, 20.0, 100), row("fox", "m", 1, 22.0, 100), row("cat", "m", 0, 9.0)]
     b = [row("fox", "m", 1, 22.5, 400), row("fox", "m", 0, 21.5, 100), failed("cat", "m", 0), row("dog", "m", 0, 9.0)]

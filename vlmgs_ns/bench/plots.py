@@ -92,6 +92,8 @@ def _draw(
             some = [row for row in rows if (row["scene"], row["start"], row["method"]) == (scene, start, method)]
             if some:
                 _draw_method(axis, plot, some, f"C{k}", method)
+        if plot.final:
+            axis.set_xlim(left=0)  # how many more, at a glance; after all points, as it ends the automatic limits
         axis.set_title(f"{scene}, {start}" if name_start else scene, fontsize=9)
         axis.set_xlabel(LABELS[plot.x], fontsize=8)
         axis.set_ylabel(LABELS[plot.y], fontsize=8)
@@ -114,7 +116,6 @@ def _draw_method(axis: Any, plot: Plot, rows: Sequence[Row], colour: str, label:
     if plot.final:
         x, y = ([row["curve"][name][-1] for row in rows] for name in (plot.x, plot.y))
         axis.scatter(x, y, color=colour, label=label, s=22)
-        axis.set_xlim(left=0)  # how many more, at a glance
         return
     drawn = line(rows, plot.x, plot.y)
     axis.plot(drawn.x, drawn.y, color=colour, label=label, marker="o", markersize=2.5, linewidth=1.4)
