@@ -108,7 +108,7 @@ class Page:
             if before is not None and np.abs(now - before).max() < 0.02:
                 return now
             before = now
-            time.sleep(0.7)
+            self.page.wait_for_timeout(700)
         raise AssertionError("the picture never came to rest")
 
 
@@ -136,9 +136,9 @@ def opened(room: tuple[Any, Path, torch.Tensor]) -> Iterator[tuple[Page, Any]]:
             page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
             page.goto(f"http://127.0.0.1:{port}")
             page.wait_for_selector("canvas", timeout=60_000)
-            end = time.monotonic() + 30
+            end = time.monotonic() + 120
             while not viewer.viser_server.get_clients() and time.monotonic() < end:
-                time.sleep(0.1)
+                page.wait_for_timeout(100)  # not time.sleep: the page waits for requests that only playwright can turn away
             (client,) = viewer.viser_server.get_clients().values()
             camera = pipeline.datamanager.train_dataset.cameras[2]
             c2w = camera.camera_to_worlds.numpy()
