@@ -52,7 +52,8 @@ class Geometry:
     def __init__(self, path: Path) -> None:
         from safetensors import safe_open
 
-        from vlmgs_ns.semantics.blend import Pinhole, Splats
+        from vlmgs_ns.splats.camera import Pinhole
+        from vlmgs_ns.splats.gaussians import Splats
 
         with safe_open(path, framework="pt") as file:
             self.about = json.loads(file.metadata()["about"])

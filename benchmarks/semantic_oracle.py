@@ -22,7 +22,7 @@ from vlmgs_ns.semantics.cache import FeatureCache, photo_digest
 from vlmgs_ns.semantics.config import SemanticsConfig
 from vlmgs_ns.semantics.features import clip_key, dino_key
 from vlmgs_ns.semantics.hybrid import TILE_SIZES, hybrid_map, largest_tile
-from vlmgs_ns.semantics.query import NEGATIVES
+from vlmgs_ns.semantics.relevancy import NEGATIVES
 from vlmgs_ns.semantics.stage import Encoders, choose_encoders
 
 COMMON = 0.8  # a

@@ -127,7 +127,7 @@ def quality(geometry: Any, found: Any, labels: Any, asked: list[str], protocols:
     """Means of the protocols' scores over held-out views. For the k-th phrase of the labels, the k-th of `asked` is asked."""
     from vlmgs_ns.evaluation import protocols as measures
     from vlmgs_ns.semantics.blend import blend
-    from vlmgs_ns.semantics.query import select
+    from vlmgs_ns.semantics.relevancy import select
 
     pictures: dict[str, Any] = {}
     order = [*labels.phrases, *labels.background]
@@ -194,8 +194,8 @@ def scaling(args: argparse.Namespace, geometry_file: Path, encoder: str, warm: P
     import torch
 
     from vlmgs_ns.evaluation.toy_labels import read_toy
-    from vlmgs_ns.semantics.blend import Splats
-    from vlmgs_ns.semantics.scene import SceneSemantics
+    from vlmgs_ns.semantics.scene_semantics import SceneSemantics
+    from vlmgs_ns.splats.gaussians import Splats
 
     geometry = Geometry(geometry_file)
     one = geometry.splats

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from vlmgs_ns.semantics.encoders import NEGATIVES, DinoEncoder, OpenClipEncoder
 from vlmgs_ns.semantics.hybrid import hybrid_map
-from vlmgs_ns.semantics.query import localise, relevancy
+from vlmgs_ns.semantics.relevancy import localise, relevancy
 from vlmgs_ns.toy.decor import LAMP_HALF, SKIRTING
 from vlmgs_ns.toy.layout import draw_room
 from vlmgs_ns.toy.light import bake

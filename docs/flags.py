@@ -11,8 +11,8 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
-from vlmgs_ns.datamanager import VlmFastGSDatamanagerConfig
-from vlmgs_ns.model import VlmFastGSModelConfig
+from vlmgs_ns.method.datamanager import VlmFastGSDatamanagerConfig
+from vlmgs_ns.method.model import VlmFastGSModelConfig
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- flags -->\n", "<!-- end of flags -->"

@@ -14,7 +14,7 @@ import imageio_ffmpeg
 from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
-from vlmgs_ns.progress import say
+from vlmgs_ns.system.progress import say
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 IMAGES = Path(__file__).resolve().parent / "images"

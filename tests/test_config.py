@@ -13,12 +13,12 @@ import yaml
 from nerfstudio.plugins.types import MethodSpecification
 
 from vlmgs_ns import config as methods
-from vlmgs_ns.datamanager import VlmFastGSDatamanagerConfig
-from vlmgs_ns.model import VlmFastGSModelConfig
-from vlmgs_ns.optimizers import AdamConfig, DecayConfig, resolve_schedulers
-from vlmgs_ns.pipeline import VlmFastGSPipelineConfig
-from vlmgs_ns.schedule import resolve
-from vlmgs_ns.trainer import VlmFastGSTrainerConfig
+from vlmgs_ns.method.datamanager import VlmFastGSDatamanagerConfig
+from vlmgs_ns.method.model import VlmFastGSModelConfig
+from vlmgs_ns.method.optimizers import AdamConfig, DecayConfig, resolve_schedulers
+from vlmgs_ns.method.pipeline import VlmFastGSPipelineConfig
+from vlmgs_ns.method.trainer import VlmFastGSTrainerConfig
+from vlmgs_ns.system.schedules import resolve
 
 NAMES = ("vlm-fastgs", "vlm-fastgs-big", "vlm-fastgs-lite", "fastgs")
 CONFIGS = (

@@ -15,23 +15,23 @@ PACKAGE = "vlmgs_ns"
 ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 
 LAYERS = (
-    {"rasterize", "toy"},
-    {"densify", "guidance", "semantics"},
-    {"machine", "ply", "selection"},
+    {"system", "rasterize", "toy"},
+    {"splats"},
+    {"densify", "semantics"},
+    {"guidance", "words"},
     {"viewer"},
-    {"model", "datamanager", "studio"},
-    {"pipeline", "trainer", "evaluation"},
-    {"config", "runs"},
-    {"bench", "report", "search"},
-    {"cli", "commands", "demo"},
+    {"method"},
+    {"config", "evaluation"},
+    {"bench", "pages"},
+    {"commands"},
+    {"cli"},
 )
-"""Lowest first. A unit (a file or folder of the package) imports from its own layer or a lower one. Units that are in no layer
-are helpers: they import helpers alone, and every layer may import them."""
+"""Lowest first. A unit (a file or folder of the package) imports from its own layer or a lower one, for type checkers too."""
 
-WITHOUT_NERFSTUDIO = {"rasterize", "toy", "densify", "guidance", "semantics", "selection"}
+WITHOUT_NERFSTUDIO = {"system", "rasterize", "toy", "splats", "densify", "guidance", "semantics", "words"}
 PURE = {
     f"{PACKAGE}.{name}"
-    for name in ("guidance.reply", "guidance.regions", "semantics.losses", "semantics.query", "semantics.hybrid")
+    for name in ("guidance.reply", "guidance.regions", "semantics.losses", "semantics.relevancy", "semantics.hybrid")
 }
 """Modules that import nothing of ours."""
 

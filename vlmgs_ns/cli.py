@@ -24,7 +24,7 @@ from vlmgs_ns.commands.features import Features
 from vlmgs_ns.commands.query import Query
 from vlmgs_ns.commands.render_report import RenderReport
 from vlmgs_ns.commands.scene import Scene
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]

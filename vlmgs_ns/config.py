@@ -6,24 +6,38 @@ imported by what uses them, when it does.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from vlmgs_ns.checkpoint import register_safe_globals
-from vlmgs_ns.datamanager import VlmFastGSDatamanagerConfig
-from vlmgs_ns.ffmpeg import ensure_ffmpeg
-from vlmgs_ns.guidance.schedule import NOVEL, GuidanceConfig
-from vlmgs_ns.machine import default_device
-from vlmgs_ns.model import VlmFastGSModelConfig
-from vlmgs_ns.optimizers import AdamConfig, DecayConfig, LazyUpdates
-from vlmgs_ns.pipeline import VlmFastGSPipelineConfig
+from vlmgs_ns.guidance.config import NOVEL, GuidanceConfig
+from vlmgs_ns.method.checkpoint import register_safe_globals
+from vlmgs_ns.method.datamanager import VlmFastGSDatamanagerConfig
+from vlmgs_ns.method.machine import default_device
+from vlmgs_ns.method.model import VlmFastGSModelConfig
+from vlmgs_ns.method.optimizers import AdamConfig, DecayConfig, LazyUpdates
+from vlmgs_ns.method.pipeline import VlmFastGSPipelineConfig
+from vlmgs_ns.method.trainer import VlmFastGSTrainerConfig
 from vlmgs_ns.semantics.config import LITE_SEMANTICS, SemanticsConfig
-from vlmgs_ns.trainer import VlmFastGSTrainerConfig
+from vlmgs_ns.system.ffmpeg import ensure_ffmpeg
 
+MOVED = {
+    "vlmgs_ns.datamanager": "vlmgs_ns.method.datamanager",
+    "vlmgs_ns.guidance.schedule": "vlmgs_ns.guidance.config",
+    "vlmgs_ns.model": "vlmgs_ns.method.model",
+    "vlmgs_ns.optimizers": "vlmgs_ns.method.optimizers",
+    "vlmgs_ns.pipeline": "vlmgs_ns.method.pipeline",
+    "vlmgs_ns.trainer": "vlmgs_ns.method.trainer",
+}
+"""Modules that the config.yml of older runs names, and where their classes are now."""
+
+for _old, _new in MOVED.items():
+    sys.modules[_old] = import_module(_new)
 register_safe_globals()
 ensure_ffmpeg()
 

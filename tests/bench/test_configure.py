@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vlmgs_ns.bench.configure import base_config, override
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 
 @pytest.mark.parametrize(

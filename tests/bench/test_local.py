@@ -16,7 +16,7 @@ import pytest
 from vlmgs_ns.bench import local
 from vlmgs_ns.bench.executor import Outcome
 from vlmgs_ns.bench.local import LocalExecutor
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 Tell = Callable[[int], None]
 

@@ -15,7 +15,7 @@ from vlmgs_ns.bench import code, plan
 from vlmgs_ns.bench.fingerprint import Fingerprints
 from vlmgs_ns.bench.plan import Run, parse_only
 from vlmgs_ns.bench.spec import read_spec
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_the_code_matters(data: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_code_is_all_that_a_run_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {path.as_posix() for path in code.sources()}
-    assert {"model.py", "trainer.py", "bench/measure.py", "rasterize/kernels.py", "config.py"} <= names
+    assert {"method/model.py", "method/trainer.py", "bench/measure.py", "rasterize/kernels.py", "config.py"} <= names
     assert any(name.endswith(".safetensors") for name in names), "the embedded weights decide figures"
     assert not {"bench/plots.py", "commands/bench.py", "cli.py"} & names
     version = code.code_version()
@@ -115,7 +115,7 @@ def test_nothing_apart_is_reached_by_a_run() -> None:
         if module not in reached:
             reached.add(module)
             waiting += our_imports(module) & MODULES.keys()
-    assert {"vlmgs_ns.model", "vlmgs_ns.evaluation.trained", "vlmgs_ns.semantics.lifting"} <= reached
+    assert {"vlmgs_ns.method.model", "vlmgs_ns.evaluation.trained", "vlmgs_ns.semantics.lifting"} <= reached
     for name in reached - {"vlmgs_ns"}:
         top = name.split(".")[1]
         assert top == "bench" or not {top, f"{top}.py"} & set(code.APART), f"a run goes through {name}: it is not apart"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from vlmgs_ns.bench.spec import Toy, read_spec
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))

@@ -17,7 +17,7 @@ from vlmgs_ns.bench.plots import PLOTS, line, write_plots
 from vlmgs_ns.bench.results import Row, read_rows
 from vlmgs_ns.bench.spec import read_spec
 from vlmgs_ns.bench.summary import groups, spread, to_csv, to_markdown
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 
 def row(scene: str, method: str, seed: int, psnr: float, gaussians: int = 100, **more: Any) -> Row:

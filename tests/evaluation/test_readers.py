@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.evaluation.labels import LabelledObject, LabelledScene, LabelledView, merged
 from vlmgs_ns.evaluation.lerf import read_lerf
 from vlmgs_ns.evaluation.lerf_ovs import polygon_mask, read_lerf_ovs
 from vlmgs_ns.evaluation.threed_ovs import read_3d_ovs
 from vlmgs_ns.evaluation.toy_labels import read_toy
+from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.toy.scene import write_scene
 
 Edit = Callable[[Any], None]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.guidance.small_world import SmallStudio
 from vlmgs_ns.guidance.backends.openai import OpenAIBackend
-from vlmgs_ns.guidance.schedule import GuidanceConfig
+from vlmgs_ns.guidance.config import GuidanceConfig
 from vlmgs_ns.guidance.steering import Steering
 
 if __name__ == "__main__":

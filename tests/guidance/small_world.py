@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vlmgs_ns.guidance.question import Answer, Coordinates, Question
-from vlmgs_ns.guidance.studio import Shot, Viewpoint
+from vlmgs_ns.guidance.training_scene import Shot, Viewpoint
 from vlmgs_ns.rasterize import rasterization
 
 WIDTH, HEIGHT, FOCAL = 48, 36, 40.0

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.guidance.backends.choose import BackendSettings, make_backend
 from vlmgs_ns.guidance.backends.openai import OpenAIBackend
 from vlmgs_ns.guidance.backends.residual import ResidualBackend
 from vlmgs_ns.guidance.backends.transformers import TransformersBackend
 from vlmgs_ns.guidance.prompts import REPLY_SCHEMA
+from vlmgs_ns.system.errors import InputError
 
 
 @pytest.fixture(autouse=True)

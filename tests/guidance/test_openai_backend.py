@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.guidance.backends import openai
 from vlmgs_ns.guidance.backends.openai import OpenAIBackend
 from vlmgs_ns.guidance.backends.pictures import coordinates_of, seen_size, shrink
 from vlmgs_ns.guidance.question import Question
+from vlmgs_ns.system.errors import InputError
 
 KEY = "sk-a-secret-0123456789"
 SCHEMA = {"type": "object", "properties": {"regions": {"type": "array"}}}

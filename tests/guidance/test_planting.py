@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tests.guidance.test_photo_depth import BOARD, FOCAL, HEIGHT, WALL, WIDTH, K, picture
 from vlmgs_ns.guidance.planting import plant
-from vlmgs_ns.guidance.studio import Shot, Viewpoint, nearest
+from vlmgs_ns.guidance.training_scene import Shot, Viewpoint, nearest
 
 PLACES = [(0.0, 0.0), (-0.3, 0.0), (0.3, 0.05), (0.0, 0.3), (0.05, -0.3)]
 OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0]))

@@ -8,9 +8,9 @@ import torch
 
 from tests.guidance.small_world import HEIGHT, WIDTH, Scripted, SmallStudio, says
 from vlmgs_ns.guidance.backends.residual import ResidualBackend
+from vlmgs_ns.guidance.config import choose_views
 from vlmgs_ns.guidance.question import Evidence, Phase
 from vlmgs_ns.guidance.questions import Survey, pixels, survey
-from vlmgs_ns.guidance.schedule import choose_views
 
 
 def ask(phase: Phase, count: int = 3, step: int = 10, studio: SmallStudio | None = None, size: int = 640, **more) -> Survey:

@@ -18,10 +18,10 @@ from PIL import Image
 from tests.guidance.small_world import BALL, BALL_BOX, HEIGHT, SHELL, WIDTH, Scripted, SmallStudio, says
 from vlmgs_ns.densify.strategy import Round as Densification
 from vlmgs_ns.guidance import questions, steering
+from vlmgs_ns.guidance.config import PHASES, GuidanceConfig, PhaseSchedule
 from vlmgs_ns.guidance.focus import seen_mass
 from vlmgs_ns.guidance.memory import ReplyMemory
 from vlmgs_ns.guidance.question import Answer, Phase
-from vlmgs_ns.guidance.schedule import PHASES, GuidanceConfig, PhaseSchedule
 from vlmgs_ns.guidance.steering import Steering
 
 STEERING_PHASES: tuple[Phase, ...] = ("detail", "background", "novel")

@@ -18,10 +18,10 @@ import pytest
 import torch
 
 from tests.guidance.tiny_qwen import SPECIAL, build
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.guidance.backends import transformers as ours
 from vlmgs_ns.guidance.backends.transformers import TransformersBackend, find_folder, missing_weights
 from vlmgs_ns.guidance.question import Answer, Question
+from vlmgs_ns.system.errors import InputError
 
 TOKENS = 12
 

@@ -41,7 +41,7 @@ class Commands:
         self.network_log = cwd / "network.log"
         self.env = {
             **os.environ,
-            "PYTHONPATH": str(HERE / "guard"),
+            "PYTHONPATH": os.pathsep.join([str(HERE / "guard"), str(HERE.parents[1])]),
             "VLMGS_NETWORK_LOG": str(self.network_log),
             "PYTHONWARNINGS": "ignore",
             "COLUMNS": "1000",

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.nerfstudio.conftest import SMALL, Commands, Result, Run, run_of
-from vlmgs_ns.checkpoint import path_of
+from vlmgs_ns.method.checkpoint import path_of
 
 
 def train(commands: Commands, data: Path, *args: object) -> Result:

@@ -23,12 +23,12 @@ from PIL import Image
 from plyfile import PlyData
 
 from tests.nerfstudio.test_viewer import BROWSERS, FLAGS, free_port
-from tests.selection.trained import NEGATIVES
+from tests.words.trained import NEGATIVES
 from vlmgs_ns.config import vlm_fastgs_lite
-from vlmgs_ns.ply import read_ply
 from vlmgs_ns.semantics.field import FieldConfig
 from vlmgs_ns.semantics.lifting import Lifted
-from vlmgs_ns.semantics.scene import About, SceneSemantics
+from vlmgs_ns.semantics.scene_semantics import About, SceneSemantics
+from vlmgs_ns.splats.ply import read_ply
 from vlmgs_ns.toy.scene import write_scene
 
 WIDTH, HEIGHT = 96, 72

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vlmgs_ns.errors import InputError
-from vlmgs_ns.progress import say
 from vlmgs_ns.semantics.cache import FeatureCache, default_cache, photo_digest
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import say
 
 
 def start(task: Callable[..., None], *args: object) -> tuple[ForkServerProcess, Connection]:

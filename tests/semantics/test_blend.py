@@ -9,7 +9,9 @@ from torch import Tensor
 from tests.rasterize.scenes import Scene, flat_splats, random_scene
 from tests.semantics.test_field import SMALL, lively
 from vlmgs_ns.rasterize import rasterization
-from vlmgs_ns.semantics.blend import MIN_OPACITY, Pinhole, Splats, blend, blend_field, blend_query, drawn
+from vlmgs_ns.semantics.blend import MIN_OPACITY, blend, blend_field, blend_query, drawn
+from vlmgs_ns.splats.camera import Pinhole
+from vlmgs_ns.splats.gaussians import Splats
 
 W, H = 60, 44
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tests.semantics import cache_workers as workers
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.semantics.cache import FeatureCache, caches_of, default_cache, format_size, photo_digest
+from vlmgs_ns.system.errors import InputError
 
 KEY = "encoder abc, 7 tile sizes"
 PHOTO = photo_digest(np.zeros((2, 2, 3), np.uint8))

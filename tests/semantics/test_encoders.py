@@ -20,9 +20,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tests.semantics.tiny_models import CLIP, DINOS, MEAN, STD, put_in_hub_cache, save_clip, save_dino
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.semantics.encoders import DinoEncoder, OpenClipEncoder
 from vlmgs_ns.semantics.hybrid import hybrid_map
+from vlmgs_ns.system.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.semantics.cache import FeatureCache, format_size
 from vlmgs_ns.semantics.encoders import DenseEncoder, ImageTextEncoder
 from vlmgs_ns.semantics.features import FeatureMaps, feature_maps
 from vlmgs_ns.semantics.hybrid import hybrid_map
+from vlmgs_ns.system.errors import InputError
 
 
 class Clip(ImageTextEncoder):

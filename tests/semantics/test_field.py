@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.semantics import field as module
 from vlmgs_ns.semantics.field import LITE, FieldConfig, Head, SemanticField, contract, hash_implementation
+from vlmgs_ns.system.errors import InputError
 
 SMALL = replace(LITE, levels=3, log2_hashmap_size=8, clip_hidden=16, clip_dim=24, dino_hidden=12, dino_dim=10)
 

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from tests.semantics.tiny_models import save_clip, save_dino
-from vlmgs_ns.errors import InputError
-from vlmgs_ns.semantics.blend import Pinhole, Splats, blend
+from vlmgs_ns.semantics.blend import blend
 from vlmgs_ns.semantics.cache import FeatureCache
 from vlmgs_ns.semantics.config import LONGEST_PHRASE, MOST_PHRASES, SemanticsConfig, parse_prompt
 from vlmgs_ns.semantics.field import FieldConfig, SemanticField
-from vlmgs_ns.semantics.query import relevancy
-from vlmgs_ns.semantics.scene import SceneSemantics
+from vlmgs_ns.semantics.relevancy import relevancy
+from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.semantics.stage import Stage, choose_encoders, digest
+from vlmgs_ns.splats.camera import Pinhole
+from vlmgs_ns.splats.gaussians import Splats
+from vlmgs_ns.system.errors import InputError
 
 SIZES = FieldConfig(levels=2, features_per_level=4, log2_hashmap_size=8, clip_hidden=16, clip_layers=1, dino_hidden=16)
 
@@ -239,7 +241,7 @@ def test_the_first_question_finds_its_codes_made(make: Callable[..., Stage], tmp
     other -= 0.3
     assert torch.allclose(scene.relevancy(other, ["red ball"]), expected, atol=1e-4) and computed == [60, 60]
     # Too many to be kept: they are computed for every question, and the answer is the same.
-    monkeypatch.setattr("vlmgs_ns.semantics.scene.CODES_KEPT", 59 * 17 * 4)
+    monkeypatch.setattr("vlmgs_ns.semantics.scene_semantics.CODES_KEPT", 59 * 17 * 4)
     again.prepare(means)
     assert torch.equal(again.relevancy(means, ["red ball"]), expected) and computed == [60, 60, 60]
     make(mode="lift").begin().prepare(means)  # nothing to do

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vlmgs_ns.semantics.encoders import NEGATIVES, DinoEncoder, OpenClipEncoder
 from vlmgs_ns.semantics.hybrid import hybrid_map
-from vlmgs_ns.semantics.query import localise, relevancy
+from vlmgs_ns.semantics.relevancy import localise, relevancy
 from vlmgs_ns.toy.light import bake
 from vlmgs_ns.toy.phrases import SURFACES, object_phrases
 from vlmgs_ns.toy.raycast import photograph

@@ -15,7 +15,7 @@ LIBRARIES = (
     *("opencv-python-headless", "pillow", "scikit-learn"),
 )
 """Whose versions decide what a run computes."""
-APART = ("bench", "cli.py", "commands", "demo.py", "report", "search", "turntable.py", "video.py")
+APART = ("bench", "cli.py", "commands", "pages", "splats/orbit.py", "system/video.py")
 """Parts of the package that no run goes through; a change in them makes no result old."""
 INSIDE = ("bench/configure.py", "bench/measure.py", "bench/run_one.py")
 """But runs do go through these."""
@@ -28,7 +28,8 @@ def sources() -> list[Path]:
         relative = path.relative_to(PACKAGE)
         if path.suffix not in (".py", ".json", ".safetensors") or not path.is_file():
             continue
-        if relative.parts[0] not in APART or relative.as_posix() in INSIDE:
+        apart = relative.parts[0] in APART or relative.as_posix() in APART
+        if not apart or relative.as_posix() in INSIDE:
             found.append(relative)
     return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vlmgs_ns.bench.place import nearest
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 
 def configure(settings: Mapping[str, Any], data: Path, folder: Path) -> Any:

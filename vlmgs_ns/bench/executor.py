@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 Told = Callable[[int, int], None]
 """Called with an item's index and how far it is."""

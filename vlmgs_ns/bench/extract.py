@@ -9,8 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from vlmgs_ns.progress import Report
 from vlmgs_ns.semantics.cache import FeatureCache
+from vlmgs_ns.system.progress import Report
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ def look(photos: Photos, progress: Report | None = None) -> int:
     from nerfstudio.models.splatfacto import SplatfactoModel
     from nerfstudio.utils.colors import get_color
 
-    from vlmgs_ns.model import VISER_GREY
+    from vlmgs_ns.method.guided_scene import PhotoViews
+    from vlmgs_ns.method.model import VISER_GREY
     from vlmgs_ns.semantics.cache import default_cache
     from vlmgs_ns.semantics.features import feature_maps
     from vlmgs_ns.semantics.stage import choose_encoders
-    from vlmgs_ns.studio import PhotoViews
 
     config = _config(photos)
     encoders = choose_encoders(config.pipeline.model.semantics)
@@ -108,8 +108,8 @@ def _config(photos: Photos) -> Any:
 
 def _datamanager(photos: Photos) -> Any:
     """A data manager whose training photos are those asked for, so that no other is read."""
-    from vlmgs_ns.datamanager import VlmFastGSDatamanager
-    from vlmgs_ns.photos import PhotoDataset
+    from vlmgs_ns.method.datamanager import VlmFastGSDatamanager
+    from vlmgs_ns.method.photos import PhotoDataset
 
     class SomePhotos(VlmFastGSDatamanager):
         photos_in_all = 0

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from vlmgs_ns.atomic import replacing
+from vlmgs_ns.system.atomic import replacing
 
 Report = Callable[..., None]
 _CHUNK = 1 << 22

@@ -10,7 +10,7 @@ import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT
 
-from vlmgs_ns.trainer import VlmFastGSTrainer
+from vlmgs_ns.method.trainer import VlmFastGSTrainer
 
 Curve = dict[str, list[float]]
 """``iteration``, ``seconds``, ``psnr``, ``gaussians``, ``loss`` at each check; the loss is the mean since the last one."""

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 
 class _Loader(yaml.SafeLoader):

@@ -18,8 +18,8 @@ from vlmgs_ns.bench.code import code_version
 from vlmgs_ns.bench.fingerprint import Fingerprints, size
 from vlmgs_ns.bench.place import nearest
 from vlmgs_ns.bench.spec import MethodSpec, SceneSpec, Spec, Thresholds, Toy
-from vlmgs_ns.errors import InputError
-from vlmgs_ns.progress import bar
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import bar
 
 LARGE = 1_000_000_000
 """Bytes of a scene from which reading it all is shown."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmgs_ns.atomic import replacing
 from vlmgs_ns.bench.results import Row
+from vlmgs_ns.system.atomic import replacing
 
 LABELS = {
     "seconds": "training time, s",

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vlmgs_ns.bench.executor import Function, Outcome, Told, guarded
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 RETRIES = 3
 """How often a task is started again whose worker died."""

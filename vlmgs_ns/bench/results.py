@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vlmgs_ns.atomic import replacing
 from vlmgs_ns.bench.plan import Run
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.errors import InputError
 
 Row = dict[str, Any]
 """A run's names, ``status`` (done, failed, missing or waiting), ``error``, and where it is done what was found."""

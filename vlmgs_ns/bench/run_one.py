@@ -16,7 +16,7 @@ from vlmgs_ns.bench.code import code_version, hardware, versions
 from vlmgs_ns.bench.configure import base_config, configure, override
 from vlmgs_ns.bench.plan import Run, thresholds_of
 from vlmgs_ns.bench.spec import MethodSpec, SceneSpec, Toy
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 Tell = Callable[[int], None]
 
@@ -75,8 +75,8 @@ def _train(order: Order, tell: Tell) -> dict[str, Any]:
 
     from vlmgs_ns.bench.measure import MeasuredTrainer, check_steps, memory_peaks
     from vlmgs_ns.evaluation.trained import Trained, read_labels
-    from vlmgs_ns.machine import describe
-    from vlmgs_ns.runs import OpenRun
+    from vlmgs_ns.method.finished_run import OpenRun
+    from vlmgs_ns.method.machine import describe
 
     run, settings = order.run, order.run.settings
     data = Path(run.data)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlmgs_ns.atomic import replacing
 from vlmgs_ns.bench.executor import Executor, Outcome
 from vlmgs_ns.bench.plan import Run, parse_only, plan
 from vlmgs_ns.bench.plots import write_plots
@@ -17,8 +16,9 @@ from vlmgs_ns.bench.results import Results, Row, alone
 from vlmgs_ns.bench.run_one import Order, check_settings, now, run_one
 from vlmgs_ns.bench.spec import Spec, read_spec
 from vlmgs_ns.bench.summary import to_csv, to_markdown
-from vlmgs_ns.errors import InputError
-from vlmgs_ns.progress import bar, say
+from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import bar, say
 
 SECONDS_TO_JUDGE_BY = 5.0
 """Of training, before the time that is left is told."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 if TYPE_CHECKING:
     from vlmgs_ns.bench.executor import Executor
@@ -53,7 +53,7 @@ class Bench:
         if self.address is not None and self.executor != "ray":
             raise InputError(f"--address {self.address} is a Ray cluster's; add --executor ray")
         from vlmgs_ns.bench.session import run_bench
-        from vlmgs_ns.progress import say
+        from vlmgs_ns.system.progress import say
 
         spec = Path(self.what[0])
         out = self.out or Path("outputs") / "bench" / spec.stem
@@ -75,7 +75,7 @@ class Bench:
             raise InputError("vlmgs bench compare takes two folders that vlmgs bench wrote: vlmgs bench compare A B")
         from vlmgs_ns.bench.compare import differences
         from vlmgs_ns.bench.results import read_rows
-        from vlmgs_ns.progress import say
+        from vlmgs_ns.system.progress import say
 
         a, b = Path(self.what[1]), Path(self.what[2])
         say(f"A: {a}\nB: {b}\n\n{differences(read_rows(a), read_rows(b))}")

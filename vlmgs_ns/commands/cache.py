@@ -21,8 +21,8 @@ class Cache:
 
     def run(self) -> None:
         """List, or with ``clear`` remove."""
-        from vlmgs_ns.progress import say
         from vlmgs_ns.semantics.cache import caches_of, format_size
+        from vlmgs_ns.system.progress import say
 
         caches = caches_of(self.data)
         if self.clear:

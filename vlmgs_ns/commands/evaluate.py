@@ -38,10 +38,10 @@ class Evaluate:
 
     def run(self) -> None:
         """Measure, print the means and write the report."""
-        from vlmgs_ns.errors import InputError
         from vlmgs_ns.evaluation.trained import Trained
-        from vlmgs_ns.progress import bar, say
-        from vlmgs_ns.runs import find_config, open_run
+        from vlmgs_ns.method.finished_run import find_config, open_run
+        from vlmgs_ns.system.errors import InputError
+        from vlmgs_ns.system.progress import bar, say
 
         if not 0 <= self.threshold < 1:
             raise InputError(f"--threshold {self.threshold}: relevancy is from 0 to 1; give 0 or more and less than 1")
@@ -81,8 +81,8 @@ class Evaluate:
         say(f"Wrote {path}")
 
     def _read(self, folder: Path) -> LabelledScene:
-        from vlmgs_ns.errors import InputError
         from vlmgs_ns.evaluation.trained import read_labels
+        from vlmgs_ns.system.errors import InputError
 
         if self.labels != "auto":
             return read_labels(self.labels, folder, [self.protocol])

@@ -15,8 +15,8 @@ import tyro
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vlmgs_ns.runs import OpenRun
-    from vlmgs_ns.selection.find import Found
+    from vlmgs_ns.method.finished_run import OpenRun
+    from vlmgs_ns.words.find import Found
 
 Phrases = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="PHRASE [PHRASE ...]")]
 
@@ -54,8 +54,8 @@ class Export:
 
     def run(self) -> None:
         """Select, write, and say what was written."""
-        from vlmgs_ns.errors import InputError
-        from vlmgs_ns.runs import find_config, open_run
+        from vlmgs_ns.method.finished_run import find_config, open_run
+        from vlmgs_ns.system.errors import InputError
 
         phrases, negatives = self._checked()
         folder = self.out or find_config(self.run_folder).parent / "exports"
@@ -78,8 +78,8 @@ class Export:
 
     def _checked(self) -> tuple[list[str], list[str]]:
         """The phrases and the further negatives, before anything slow begins."""
-        from vlmgs_ns.errors import InputError
-        from vlmgs_ns.selection.phrases import checked_phrases
+        from vlmgs_ns.system.errors import InputError
+        from vlmgs_ns.words.phrases import checked_phrases
 
         phrases = checked_phrases([phrase for group in self.select for phrase in group], "--select")
         negatives = checked_phrases([phrase for group in self.negative for phrase in group], "--negative")
@@ -103,8 +103,8 @@ class Export:
         return phrases, negatives
 
     def _search(self, run: OpenRun, phrases: list[str], negatives: list[str]) -> Found | None:
-        from vlmgs_ns.selection.find import REACH_TO_REMOVE
-        from vlmgs_ns.selection.search import search
+        from vlmgs_ns.words.find import REACH_TO_REMOVE
+        from vlmgs_ns.words.search import search
 
         if not phrases and not self.features:
             return None
@@ -120,11 +120,11 @@ class Export:
         """Write the files, all or none, and return what to say about them."""
         import torch
 
-        from vlmgs_ns.atomic import replacing
-        from vlmgs_ns.errors import InputError
-        from vlmgs_ns.ply import in_data_coordinates, trained_gaussians, write_compressed_ply, write_ply
-        from vlmgs_ns.selection.features import write_features
-        from vlmgs_ns.selection.phrases import file_stem
+        from vlmgs_ns.splats.ply import in_data_coordinates, trained_gaussians, write_compressed_ply, write_ply
+        from vlmgs_ns.system.atomic import replacing
+        from vlmgs_ns.system.errors import InputError
+        from vlmgs_ns.words.feature_export import write_features
+        from vlmgs_ns.words.phrases import file_stem
 
         model = run.model
         gaussians = trained_gaussians(dict(model.gauss_params.items()), model.config.sh_degree)
@@ -171,7 +171,7 @@ class Export:
         }
 
     def _tell(self, said: dict[str, Any]) -> None:
-        from vlmgs_ns.progress import say
+        from vlmgs_ns.system.progress import say
 
         for phrase, figures in said["phrases"].items():
             say(f"{phrase}: {figures['gaussians']:,} Gaussians, relevancy up to {figures['highest_relevancy']:.2f}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 if TYPE_CHECKING:
     from vlmgs_ns.bench.extract import Photos
@@ -42,7 +42,7 @@ class Features:
 
     def run(self) -> None:
         """Do it."""
-        from vlmgs_ns.progress import say
+        from vlmgs_ns.system.progress import say
 
         if self.batch < 1 or self.jobs < 1:
             raise InputError(f"--batch {self.batch}, --jobs {self.jobs}: give 1 or more")
@@ -67,7 +67,7 @@ class Features:
 
         from vlmgs_ns.bench.extract import count, extract
         from vlmgs_ns.bench.ray_executor import RayExecutor
-        from vlmgs_ns.progress import bar
+        from vlmgs_ns.system.progress import bar
 
         executor = RayExecutor(self.address, self.jobs)
         try:

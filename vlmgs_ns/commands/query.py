@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 if TYPE_CHECKING:
-    from vlmgs_ns.search.views import View
+    from vlmgs_ns.pages.viewpoints import View
 
 THRESHOLD = 0.5
 """A tie with the hardest negative."""
@@ -60,12 +60,12 @@ class Query:
     def run(self) -> None:
         """Look, write and say what was found; what cannot work is refused before anything is loaded."""
         phrases, negatives = self._check()
-        from vlmgs_ns.progress import say
-        from vlmgs_ns.runs import find_config, open_run
-        from vlmgs_ns.search.answer import PAGE, Asked, answer, check_folder
-        from vlmgs_ns.search.summary import summary
-        from vlmgs_ns.search.views import photo_views, read_camera_path
-        from vlmgs_ns.stdout import kept_for_answer
+        from vlmgs_ns.method.finished_run import find_config, open_run
+        from vlmgs_ns.pages.query import PAGE, Asked, answer, check_folder
+        from vlmgs_ns.pages.query_summary import summary
+        from vlmgs_ns.pages.viewpoints import photo_views, read_camera_path
+        from vlmgs_ns.system.console import kept_for_answer
+        from vlmgs_ns.system.progress import say
 
         out = self.out or find_config(self.run_folder).parent / "query"
         check_folder(out)
@@ -101,8 +101,8 @@ class Query:
 
     def _check(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Phrases and negatives without spaces around them."""
-        from vlmgs_ns.selection.phrases import checked_phrases
         from vlmgs_ns.semantics.config import MOST_PHRASES
+        from vlmgs_ns.words.phrases import checked_phrases
 
         if not self.phrases:
             raise InputError('no phrase to look for; give some right after the run: vlmgs query RUN "red ball" "wooden table"')

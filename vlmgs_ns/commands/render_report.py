@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 
 @dataclass
@@ -31,13 +31,13 @@ class RenderReport:
             raise InputError(
                 f"--turntable-seconds {self.turntable_seconds:g} is no length for a video; give a number from 0 to 600"
             )
-        from vlmgs_ns.runs import find_config, open_run
+        from vlmgs_ns.method.finished_run import find_config, open_run
 
         out = (self.out or find_config(self.run_folder).parent / "report.html").absolute()
-        from vlmgs_ns.progress import say
-        from vlmgs_ns.report.write import check_output, write_report
+        from vlmgs_ns.pages.report import check_output, write_report
         from vlmgs_ns.semantics.cache import format_size
         from vlmgs_ns.semantics.config import parse_prompt
+        from vlmgs_ns.system.progress import say
 
         phrases = parse_prompt(self.prompt)
         check_output(out)

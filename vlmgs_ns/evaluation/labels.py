@@ -12,8 +12,8 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.evaluation.metrics import Box, Mask
+from vlmgs_ns.system.errors import InputError
 
 
 @dataclass(frozen=True)

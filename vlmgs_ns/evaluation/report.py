@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlmgs_ns.atomic import replacing
+from vlmgs_ns.system.atomic import replacing
 
 Scores = dict[str, float]
 Setting = str | int | float | None

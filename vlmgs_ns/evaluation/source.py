@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import numpy as np
 from PIL import Image
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.evaluation.metrics import Box
+from vlmgs_ns.system.errors import InputError
 
 SLACK = 1.0
 """Pixels by which a drawn corner may lie outside its picture; it is moved to the edge. Further out, the size must be wrong."""

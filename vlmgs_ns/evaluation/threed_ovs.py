@@ -15,10 +15,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.evaluation.labels import LabelledObject, LabelledScene, LabelledView, build_scene
 from vlmgs_ns.evaluation.metrics import Mask
 from vlmgs_ns.evaluation.source import picture_size, read_grey
+from vlmgs_ns.system.errors import InputError
 
 _PHOTOS = {".jpg", ".jpeg", ".png"}
 

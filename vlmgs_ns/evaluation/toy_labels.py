@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.evaluation.labels import LabelledObject, LabelledScene, LabelledView, build_scene
 from vlmgs_ns.evaluation.metrics import Mask
 from vlmgs_ns.evaluation.source import Source, file_name, read_grey
+from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.toy.writer import WRITER
 
 VERSION = 1

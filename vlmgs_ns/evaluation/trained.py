@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.evaluation import protocols
 from vlmgs_ns.evaluation.labels import LabelledScene, LabelledView
 from vlmgs_ns.evaluation.lerf import read_lerf
@@ -14,12 +13,13 @@ from vlmgs_ns.evaluation.lerf_ovs import read_lerf_ovs
 from vlmgs_ns.evaluation.report import Report
 from vlmgs_ns.evaluation.threed_ovs import read_3d_ovs
 from vlmgs_ns.evaluation.toy_labels import read_toy
+from vlmgs_ns.system.errors import InputError
 
 if TYPE_CHECKING:
     from nerfstudio.cameras.cameras import Cameras
     from torch import Tensor
 
-    from vlmgs_ns.model import VlmFastGSModel
+    from vlmgs_ns.method.model import VlmFastGSModel
 
 Kind = Literal["toy", "lerf", "lerf-ovs", "3d-ovs"]
 """Whose format labels have."""
@@ -118,7 +118,7 @@ class Trained:
     def silhouette(self, view: LabelledView, phrase: str, threshold: float, least_alpha: float) -> Tensor | None:  # [H, W] bool
         """Of the Gaussians that a phrase selects, rendered alone; None where the view is none of the photos."""
         from vlmgs_ns.semantics.blend import blend
-        from vlmgs_ns.semantics.query import select
+        from vlmgs_ns.semantics.relevancy import select
 
         camera = self.cameras.get(view.stem)
         if camera is None:

@@ -8,8 +8,8 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from vlmgs_ns.atomic import replacing
 from vlmgs_ns.guidance.question import Answer, Backend, Question
+from vlmgs_ns.system.atomic import replacing
 
 
 class ReplyMemory:

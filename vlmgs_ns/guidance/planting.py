@@ -14,7 +14,7 @@ from torch import Tensor
 from vlmgs_ns.densify.seeding import ray_points
 from vlmgs_ns.guidance.disagreement import Neighbour
 from vlmgs_ns.guidance.photo_depth import photo_depth
-from vlmgs_ns.guidance.studio import Studio, Viewpoint, nearest
+from vlmgs_ns.guidance.training_scene import Studio, Viewpoint, nearest
 
 GAP = 0.5
 """A pixel is a gap where its coverage is below this part of what most of the view has: after a reset of the opacities everything

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlmgs_ns.guidance.backends.pictures import SQUARE, seen_size
+from vlmgs_ns.guidance.config import choose_views
 from vlmgs_ns.guidance.disagreement import Neighbour, disagreement
 from vlmgs_ns.guidance.novel_views import clearance_from_depth, novel_viewpoints
 from vlmgs_ns.guidance.prompts import prompt
 from vlmgs_ns.guidance.question import Backend, Evidence, Phase, Question
-from vlmgs_ns.guidance.schedule import choose_views
-from vlmgs_ns.guidance.studio import Shot, Studio, Viewpoint, nearest
+from vlmgs_ns.guidance.training_scene import Shot, Studio, Viewpoint, nearest
 
 NEIGHBOURS = 3
 """Photos that a novel view is compared with."""

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmgs_ns.atomic import replacing
 from vlmgs_ns.guidance.question import Phase
 from vlmgs_ns.guidance.regions import mask, picture, union_area
 from vlmgs_ns.guidance.round import Round
+from vlmgs_ns.system.atomic import replacing
 
 CANNOT = (OSError, ValueError, TypeError)
 """What a full or read-only disk raises, and values that a file cannot hold."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlmgs_ns.densify.strategy import Round as Densification
+from vlmgs_ns.guidance.config import GuidanceConfig, choose_views
 from vlmgs_ns.guidance.focus import UNSEEN, WITNESSES, TracedView, focus, seen_mass
 from vlmgs_ns.guidance.memory import ReplyMemory
 from vlmgs_ns.guidance.planting import plant
@@ -26,8 +27,7 @@ from vlmgs_ns.guidance.questions import pixels, survey
 from vlmgs_ns.guidance.record import Record
 from vlmgs_ns.guidance.regions import mask
 from vlmgs_ns.guidance.round import Round, Worker
-from vlmgs_ns.guidance.schedule import GuidanceConfig, choose_views
-from vlmgs_ns.guidance.studio import Studio, Viewpoint
+from vlmgs_ns.guidance.training_scene import Studio, Viewpoint
 
 PATIENCE = 1.0
 """Seconds that the end of a run waits for a round that is still out."""

@@ -8,7 +8,6 @@ field's codes instead of its features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,46 +16,12 @@ from torch import Tensor
 from vlmgs_ns.rasterize import rasterization
 from vlmgs_ns.rasterize.lift import lift
 from vlmgs_ns.semantics.field import SemanticField
+from vlmgs_ns.splats.camera import Pinhole
+from vlmgs_ns.splats.gaussians import Splats
 
 MIN_OPACITY = 0.25
 MIN_RADIUS = 2.0
 """Pixels."""
-
-
-@dataclass(frozen=True)
-class Splats:
-    """Gaussians after their activation functions, world coordinates."""
-
-    means: Tensor  # [N, 3]
-    quats: Tensor  # [N, 4] wxyz
-    scales: Tensor  # [N, 3] standard deviations, world units
-    opacities: Tensor  # [N] in [0, 1]
-
-    def __len__(self) -> int:
-        return len(self.means)
-
-    def __getitem__(self, which: Tensor) -> Splats:
-        """Those of the given ids [M] int64 or mask [N] bool."""
-        return Splats(self.means[which], self.quats[which], self.scales[which], self.opacities[which])
-
-    def detached(self) -> Splats:
-        """Without gradients."""
-        return Splats(self.means.detach(), self.quats.detach(), self.scales.detach(), self.opacities.detach())
-
-
-@dataclass(frozen=True)
-class Pinhole:
-    """One camera."""
-
-    viewmat: Tensor  # [4, 4] world → OpenCV camera (x right, y down, z forward)
-    K: Tensor  # [3, 3] pixels, pixel centres at half integers
-    width: int
-    height: int
-
-    def resized(self, width: int, height: int) -> Pinhole:
-        """The same view in another number of pixels."""
-        factor = self.K.new_tensor([[width / self.width], [height / self.height], [1.0]])
-        return Pinhole(self.viewmat, self.K * factor, width, height)
 
 
 @torch.no_grad()

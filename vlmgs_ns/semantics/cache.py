@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vlmgs_ns.atomic import replacing
-from vlmgs_ns.errors import InputError
-from vlmgs_ns.progress import say
-from vlmgs_ns.user_cache import user_cache
+from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import say
+from vlmgs_ns.system.user_cache import user_cache
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.semantics.weights import cached_folder, first_file, missing_weights, read_json
+from vlmgs_ns.system.errors import InputError
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

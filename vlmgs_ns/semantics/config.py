@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.semantics.field import LITE, FieldConfig
 from vlmgs_ns.semantics.losses import LossWeights
-from vlmgs_ns.semantics.query import NEGATIVES
+from vlmgs_ns.semantics.relevancy import NEGATIVES
+from vlmgs_ns.system.errors import InputError
 
 Mode = Literal["warm", "fmgs", "lift"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.semantics.weights import cached_folder, first_file, missing_weights, read_json
+from vlmgs_ns.system.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

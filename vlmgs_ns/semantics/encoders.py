@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.semantics.clip_files import build, find_clip, tokenizer_of
 from vlmgs_ns.semantics.dino_files import accepts, find_dino, last_key_projection, load_dino
 from vlmgs_ns.semantics.hybrid import TILE_SIZES
 from vlmgs_ns.semantics.weights import content_digest
+from vlmgs_ns.system.errors import InputError
 
 NEGATIVES = ("object", "things", "stuff", "texture")
 """Phrases that a query has to beat (FMGS, after LERF)."""

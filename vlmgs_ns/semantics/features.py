@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vlmgs_ns.errors import InputError
-from vlmgs_ns.progress import Report, bar
 from vlmgs_ns.semantics.cache import FeatureCache, Map, format_size, photo_digest
 from vlmgs_ns.semantics.encoders import DenseEncoder, ImageTextEncoder
 from vlmgs_ns.semantics.hybrid import hybrid_map, largest_tile
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import Report, bar
 
 EDITION = 1
 """Part of every key: to be raised with a change to `hybrid_map` or an encoder's `embed`, which makes older maps wrong."""

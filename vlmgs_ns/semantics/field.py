@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 SHORTEST = 1e-6
 """Least length by which a CLIP vector is divided."""

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmgs_ns.progress import Report
 from vlmgs_ns.rasterize.lift import lift
 from vlmgs_ns.semantics.field import SemanticField
 from vlmgs_ns.semantics.losses import LossWeights, huber, mse
+from vlmgs_ns.system.progress import Report
 
 CHANNELS = 64
 """Channels lifted at once. The rasteriser's adjoint holds one row of them for every splat of every tile."""

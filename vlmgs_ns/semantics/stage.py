@@ -19,10 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmgs_ns.errors import InputError
-from vlmgs_ns.progress import Report, bar
 from vlmgs_ns.rasterize import rasterization
-from vlmgs_ns.semantics.blend import Pinhole, Splats, blend_field
+from vlmgs_ns.semantics.blend import blend_field
 from vlmgs_ns.semantics.cache import FeatureCache
 from vlmgs_ns.semantics.config import SemanticsConfig
 from vlmgs_ns.semantics.encoders import DinoEncoder, OpenClipEncoder
@@ -30,7 +28,11 @@ from vlmgs_ns.semantics.features import FeatureMaps, Photo, feature_maps
 from vlmgs_ns.semantics.hybrid import TILE_SIZES
 from vlmgs_ns.semantics.lifting import FeatureView, Lifted, Projection, fit_field, lift_features
 from vlmgs_ns.semantics.losses import SemanticLoss, semantic_loss
-from vlmgs_ns.semantics.scene import EMBEDDED, About, SceneSemantics, embedded
+from vlmgs_ns.semantics.scene_semantics import EMBEDDED, About, SceneSemantics, embedded
+from vlmgs_ns.splats.camera import Pinhole
+from vlmgs_ns.splats.gaussians import Splats
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import Report, bar
 
 CLIP, DINO = "ViT-B-16", "facebook/dino-vits8"
 """FMGS' encoders."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmgs_ns.errors import InputError
+from vlmgs_ns.system.errors import InputError
 
 BLOCK = 128 * 1024
 BLOCKS = 256

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
-from vlmgs_ns.selection.history import SelectionState
-from vlmgs_ns.semantics.blend import Pinhole, Splats, blend
-from vlmgs_ns.semantics.query import relevancy_from_scores, segment
+from vlmgs_ns.semantics.blend import blend
+from vlmgs_ns.semantics.relevancy import relevancy_from_scores, segment
+from vlmgs_ns.splats.camera import Pinhole
+from vlmgs_ns.splats.gaussians import Splats
+from vlmgs_ns.viewer.history import SelectionState
 from vlmgs_ns.viewer.interrupts import uninterrupted
 from vlmgs_ns.viewer.session import Found
 

@@ -23,19 +23,19 @@ from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from torch import Tensor
 
 from vlmgs_ns.densify.strategy import Round as Densification
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.guidance.round import Round
-from vlmgs_ns.selection.find import THRESHOLD
-from vlmgs_ns.semantics.scene import EMBEDDED
+from vlmgs_ns.semantics.scene_semantics import EMBEDDED
+from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.viewer import rounds
+from vlmgs_ns.viewer.controls import Action, Page, Row
 from vlmgs_ns.viewer.frame import SHOWS, Frame
-from vlmgs_ns.viewer.page import Action, Page, Row
 from vlmgs_ns.viewer.session import MOST_PHRASES, Session, parsed
+from vlmgs_ns.words.find import THRESHOLD
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
 
-    from vlmgs_ns.model import VlmFastGSModel
+    from vlmgs_ns.method.model import VlmFastGSModel
 
 PAUSE = 0.8
 """Seconds without a key after which typed words are looked for: the page does not tell when Enter is pressed."""

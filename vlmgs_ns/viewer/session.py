@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vlmgs_ns.atomic import replacing
-from vlmgs_ns.errors import InputError
-from vlmgs_ns.ply import trained_gaussians, write_ply
-from vlmgs_ns.selection.clean import cleaned
-from vlmgs_ns.selection.connect import Neighbours
-from vlmgs_ns.selection.find import REACH_TO_REMOVE, find
-from vlmgs_ns.selection.history import Selection
-from vlmgs_ns.selection.phrases import checked_phrases, file_stem
-from vlmgs_ns.semantics.query import relevancy_from_scores, select
+from vlmgs_ns.semantics.relevancy import relevancy_from_scores, select
+from vlmgs_ns.splats.ply import trained_gaussians, write_ply
+from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.viewer.history import Selection
+from vlmgs_ns.words.clean import cleaned
+from vlmgs_ns.words.connect import Neighbours
+from vlmgs_ns.words.find import REACH_TO_REMOVE, find
+from vlmgs_ns.words.phrases import checked_phrases, file_stem
 
 if TYPE_CHECKING:
-    from vlmgs_ns.model import VlmFastGSModel
+    from vlmgs_ns.method.model import VlmFastGSModel
 
 MOST_PHRASES = 6
 """At once: as many as there are colours to tell them apart."""

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.guidance.backends.transformers import (
     DEFAULT_MODEL,
     Dtype,
@@ -16,6 +15,7 @@ from vlmgs_ns.guidance.backends.transformers import (
     resolve_device,
 )
 from vlmgs_ns.guidance.question import Backend
+from vlmgs_ns.system.errors import InputError
 
 
 @dataclass

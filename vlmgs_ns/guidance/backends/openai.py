@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.guidance.backends.pictures import SQUARE, coordinates_of, shrink
 from vlmgs_ns.guidance.question import Answer, Coordinates, Question
+from vlmgs_ns.system.errors import InputError
 
 if TYPE_CHECKING:
     import requests

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vlmgs_ns.errors import InputError
 from vlmgs_ns.guidance.backends.pictures import SQUARE, coordinates_of, shrink
 from vlmgs_ns.guidance.question import Answer, Coordinates, Question
+from vlmgs_ns.system.errors import InputError
 
 DEFAULT_MODEL = "Qwen/Qwen3-VL-2B-Instruct"
 SAMPLE = 2**20

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vlmgs_ns.method import checkpoint
+from vlmgs_ns.system.errors import InputError
+
+
+def write(folder: Path, step: int) -> Path:
+    path = checkpoint.path_of(folder, step)
+    checkpoint.save({"step": step, "values": torch.arange(1000.0)}, path)
+    return path
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    path = write(tmp_path / "models", 12)
+    assert path.name == "step-000000012.ckpt"
+    state = checkpoint.load(path)
+    assert state["step"] == 12 and torch.equal(state["values"], torch.arange(1000.0))
+    assert os.listdir(tmp_path / "models") == [path.name] and os.listdir(tmp_path) == ["models"]
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = write(tmp_path / "models", 12)
+    before = path.read_bytes()
+    with pytest.raises(AttributeError):  # torch has by then begun to write
+        checkpoint.save({"step": 13, "values": torch.arange(1000.0), "no": lambda: None}, path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["models"] and os.listdir(tmp_path / "models") == [path.name]
+
+
+def test_newest_is_by_step_not_by_name_or_time(tmp_path: Path) -> None:
+    for step in (2000, 30, 1_000_000_000):
+        write(tmp_path / "models", step)
+    assert checkpoint.newest(tmp_path / "models").name == "step-1000000000.ckpt"
+    assert checkpoint.steps_in(tmp_path / "models") == [30, 2000, 1_000_000_000]
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_a_cut_checkpoint_names_the_one_before(tmp_path: Path, kept: float) -> None:
+    folder = tmp_path / "models"
+    before, path = write(folder, 10), write(folder, 20)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    for use in (checkpoint.check, checkpoint.load):
+        with pytest.raises(InputError, match=rf"{path.name} cannot be read.*{before.name}"):
+            use(path)
+    before.unlink()
+    with pytest.raises(InputError, match="train again"):
+        checkpoint.check(path)
+
+
+def test_a_checkpoint_damaged_inside(tmp_path: Path) -> None:
+    path = write(tmp_path, 10)
+    data = bytearray(path.read_bytes())
+    data[100:400] = bytes(300)
+    path.write_bytes(bytes(data))
+    with pytest.raises(InputError, match="cannot be read"):
+        checkpoint.load(path)
+
+
+def test_a_checkpoint_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    write(tmp_path, 10)
+    with pytest.raises(InputError, match="steps that do: 10"):
+        checkpoint.load(checkpoint.path_of(tmp_path, 11))
+    with pytest.raises(InputError, match="no checkpoint"):
+        checkpoint.newest(tmp_path / "nothing")
+
+
+def test_code_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Reading stays in torch's safe mode: a checkpoint can hold data, not calls."""
+
+    class Attack:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    path = checkpoint.path_of(tmp_path, 1)
+    torch.save({"step": 1, "attack": Attack()}, path)
+    with pytest.raises(InputError, match="cannot be read"):
+        checkpoint.load(path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_numpy_scalars_of_schedulers_are_read(tmp_path: Path) -> None:
+    checkpoint.register_safe_globals()
+    path = checkpoint.path_of(tmp_path, 1)
+    checkpoint.save({"schedulers": {"means": {"_last_lr": [np.float64(1.6e-4)]}}}, path)
+    assert checkpoint.load(path)["schedulers"]["means"]["_last_lr"] == [1.6e-4]
+
+
+def test_random_sequences_continue(tmp_path: Path) -> None:
+    def draw() -> list[float]:
+        return [random.random(), float(np.random.rand()), torch.rand(()).item(), float(np.random.randn())]  # noqa: NPY002
+
+    saved = (random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002
+    try:
+        draw()  # randn leaves half of a pair behind, which is part of the state
+        checkpoint.save({"random": checkpoint.random_state()}, tmp_path / "models" / "a.ckpt")
+        expected = draw()
+        assert draw() != expected
+        checkpoint.restore_random_state(checkpoint.load(tmp_path / "models" / "a.ckpt")["random"])
+        assert draw() == expected
+    finally:
+        random.setstate(saved[0])
+        np.random.set_state(saved[1])  # noqa: NPY002
+        torch.set_rng_state(saved[2])

@@ -1,0 +1,253 @@
+"""What the page is made of, each part by itself: markup, charts, pictures, curves, rounds, settings."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.pages.conftest import Page
+from vlmgs_ns.pages.chart import Line, Mark, chart, short
+from vlmgs_ns.pages.curves import Curve, read_curves
+from vlmgs_ns.pages.embed import error_map, image, image_file
+from vlmgs_ns.pages.guidance_section import MOST_PICTURES, guidance_section
+from vlmgs_ns.pages.held_out import HeldOut, Score, evenly_spaced
+from vlmgs_ns.pages.html import Html, join, table, tag
+from vlmgs_ns.pages.rounds import Recorded, Rounds, read_rounds
+from vlmgs_ns.pages.sections import views_section
+from vlmgs_ns.pages.settings import settings_of
+from vlmgs_ns.splats.orbit import surrounds
+
+
+def curve(*values: float, every: int = 10) -> Curve:
+    return Curve(tuple(every * k for k in range(len(values))), values, tuple(float(k) for k in range(len(values))))
+
+
+def test_whatever_is_text_is_escaped_and_markup_is_not_twice() -> None:
+    assert tag("p", "<b>&\"'") == "<p>&lt;b&gt;&amp;&quot;&#x27;</p>"
+    assert tag("p", tag("b", "x"), None, 3) == "<p><b>x</b>3</p>"
+    assert tag("a", "x", href='"><script>') == '<a href="&quot;&gt;&lt;script&gt;">x</a>'
+    assert (
+        tag("img", src="a", alt=None, muted=True, loop=False, data_kind="k", class_="c")
+        == '<img src="a" muted data-kind="k" class="c"/>'
+    )
+    assert isinstance(join("<", Html("<br/>")), Html) and join("<", Html("<br/>")) == "&lt;<br/>"
+    assert "&lt;i&gt;" in table([("a", "<i>")])
+
+
+def flat(value: int, width: int = 16, height: int = 12) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def decoded(markup: str) -> Image.Image:
+    (content,) = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", markup)
+    return Image.open(io.BytesIO(base64.b64decode(content)))
+
+
+def test_error_map_is_black_without_error_and_grows_with_it() -> None:
+    assert error_map(flat(90), flat(90)).max() <= 4  # inferno's first colour
+    brightness = [error_map(flat(90), flat(90 + change)).astype(int).sum() for change in (0, 10, 30, 60)]
+    assert brightness == sorted(brightness) and len(set(brightness)) == 4
+    assert (error_map(flat(0), flat(255)) == error_map(flat(0), flat(100))).all()  # both beyond the scale
+
+
+def test_a_picture_keeps_its_colours_and_its_shape_within_what_a_screen_shows(tmp_path: Path) -> None:
+    small, large = image(flat(90), "small"), image(flat(90, 1600, 400), "large")
+    assert decoded(small).size == (16, 12) and abs(np.asarray(decoded(small)).astype(int) - 90).max() <= 1
+    assert decoded(large).size == (800, 200) and 'width="800"' in large and 'height="200"' in large
+    Image.fromarray(flat(10, 900, 300)).save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_text("<script>no picture</script>")
+    found = image_file(tmp_path / "a.png", 'al"t', 480)
+    assert found is not None and decoded(found).size == (480, 160) and 'alt="al&quot;t"' in found
+    assert image_file(tmp_path / "b.jpg", "", 480) is None and image_file(tmp_path / "none.jpg", "", 480) is None
+
+
+def points(markup: str, class_: str) -> list[tuple[float, float]]:
+    (found,) = re.findall(rf'<polyline points="([^"]*)" class="{class_}"', markup)
+    return [(float(x), float(y)) for x, y in (pair.split(",") for pair in found.split())]
+
+
+def test_a_line_goes_where_its_values_are() -> None:
+    drawn = points(chart("T", [Line("a", curve(0, 5, 10))], "u", digits=0), "line line-0")
+    (x0, y0), (x1, y1), (x2, y2) = drawn
+    assert x0 < x1 < x2 and x1 - x0 == pytest.approx(x2 - x1, abs=0.11)
+    assert y0 > y1 > y2 and y0 - y1 == pytest.approx(y1 - y2, abs=0.11)  # up is less
+    logarithmic = points(chart("T", [Line("a", curve(0.01, 0.1, 1))], "u", logarithmic=True), "line line-0")
+    assert logarithmic[0][1] - logarithmic[1][1] == pytest.approx(logarithmic[1][1] - logarithmic[2][1], abs=0.11)
+
+
+def test_a_chart_names_its_axes_values_and_marks() -> None:
+    made = chart(
+        "PSNR", [Line("training", curve(10, 20.123)), Line("<held out>", curve(5, 7))], "PSNR [dB]", marks=[Mark(5, "detail")]
+    )
+    page = Page(made)
+    assert {"PSNR [dB]", "iteration", "20.12", "7.00", "<held out> "} <= set(page.words)
+    assert "mark-detail" in made and "<held" not in made
+    assert "training 20.12 at iteration 10" in made
+
+
+@pytest.mark.parametrize("values", [(3.0,), (2.0, 2.0, 2.0), (0.0, 0.0), (-4.0, -1.0), (0.0, 1e-9), (1e12, 3e12)])
+@pytest.mark.parametrize("digits", [0, 2])
+def test_any_values_can_be_drawn_inside_the_chart(values: tuple[float, ...], digits: int) -> None:
+    made = chart("T", [Line("a", curve(*values), noisy=True)], "u", logarithmic=True, digits=digits)
+    assert all(0 <= x <= 560 and 0 <= y <= 300 for x, y in points(made, "line line-0"))
+    assert "nan" not in made and "inf" not in made
+
+
+def test_a_noisy_line_is_its_mean_over_pale_values() -> None:
+    values = [100.0 + (-1) ** k for k in range(600)]
+    made = chart("T", [Line("a", curve(*values), noisy=True)], "u")
+    assert len(points(made, "line line-0")) == 60 and len(points(made, "line pale line-0")) == 400
+    heights = [y for _, y in points(made, "line line-0")]
+    assert max(heights) - min(heights) < 1  # each window holds as many of both values
+
+
+def test_numbers_on_an_axis_are_short() -> None:
+    assert [short(value) for value in (0.0, 0.05, 500.0, 1500.0, 20_000.0, 2.5e6)] == ["0", "0.05", "500", "1,500", "20k", "2.5M"]
+
+
+def test_curves_are_what_tensorboard_was_told(tmp_path: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    assert read_curves(tmp_path) == {}
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step in range(20_000):  # tensorboard keeps 10,000 of them unless it is asked for all
+            writer.add_scalar("Train Loss", 1 / (step + 1), step)
+        for step, value in ((0, float("nan")), (5, 2.5), (6, float("inf"))):
+            writer.add_scalar("psnr", value, step)
+        writer.add_scalar("never", float("nan"), 0)
+    found = read_curves(tmp_path)
+    assert found["Train Loss"].steps == tuple(range(20_000))
+    assert found["Train Loss"].values[:3] == pytest.approx((1, 0.5, 1 / 3))
+    assert found["psnr"].steps == (5,) and found["psnr"].values == (2.5,)
+    assert "never" not in found
+
+
+def test_curves_of_a_file_cut_short_end_where_it_was_cut(tmp_path: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step in range(100):
+            writer.add_scalar("Train Loss", 1.0, step)
+    (file,) = tmp_path.glob("events*")
+    file.write_bytes(file.read_bytes()[:-7])
+    assert read_curves(tmp_path)["Train Loss"].steps == tuple(range(99))
+    file.write_bytes(b"no events at all")
+    assert read_curves(tmp_path) == {}
+
+
+def line(step: int, phase: str = "detail", **more: Any) -> str:
+    view = {"view": "photo 0", "reply": "[]", "error": None, "boxes": [{"box": [0, 0, 1, 1], "label": "a chair"}], "notes": []}
+    return json.dumps(
+        {"step": step, "phase": phase, "backend": "b", "seconds": 0.5, "prompt": "?", "views": [view], "selected": 7, **more}
+    )
+
+
+def test_rounds_have_the_pictures_that_they_name(tmp_path: Path) -> None:
+    guidance = tmp_path / "guidance"
+    guidance.mkdir()
+    for name in ("000010_detail_0.jpg", "000010_detail_0_after.jpg", "000010_novel_0.jpg"):
+        Image.fromarray(flat(50)).save(guidance / name)
+    Image.fromarray(flat(50)).save(tmp_path / "secret.jpg")
+    named = line(10, pictures=["000010_detail_0_after.jpg", "../secret.jpg", str(tmp_path / "secret.jpg"), "gone.jpg"], added=3)
+    (guidance / "rounds.jsonl").write_text("\n".join([line(10), named, "", "{half a li", "[1]", line(20, left_out="busy")]))
+    found = read_rounds(guidance)
+    assert found.damaged == 2
+    by_name, by_key, left_out = found.rounds
+    assert [path.name for path in by_name.pictures] == ["000010_detail_0.jpg", "000010_detail_0_after.jpg"]
+    assert [path.name for path in by_key.pictures] == ["000010_detail_0_after.jpg"]
+    assert by_key.effect == {"selected": 7, "added": 3} and by_key.views[0].labels == ("a chair",)
+    page = Page(guidance_section(found, "Guidance: nobody", True).body)
+    text = "".join(page.words)
+    assert "7 chosen · 3 added" in text and "2 lines" in text and "busy" in text and "photo 0 · after the round" in text
+    assert left_out.left_out == "busy"
+    assert read_rounds(tmp_path / "none") == Rounds()
+
+
+def test_first_and_last_rounds_of_a_phase_are_open_and_pictures_have_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "p.jpg"
+    Image.fromarray(flat(50)).save(path)
+    paths = [tmp_path / f"{k}.jpg" for k in range(40)]
+    for other in paths:
+        other.write_bytes(path.read_bytes())
+    rounds = tuple(Recorded(k, "detail", "b", 0.1, "?", (), {}, tuple(paths[10 * k : 10 * k + 10])) for k in range(4))
+    body = guidance_section(Rounds(rounds), "", True).body
+    assert re.findall(r'<details( open)? class="round">', body) == [" open", "", "", " open"]
+    assert body.count("<img") == 40 <= MOST_PICTURES
+    many = tuple(
+        Recorded(k, "detail", "b", 0.1, "?", (), {}, tuple(tmp_path / f"{k}_{number}.jpg" for number in range(50)))
+        for k in range(4)
+    )
+    limited = guidance_section(Rounds(many), "", True).body
+    shown = [part.count("<figure") for part in limited.split('class="round"')[1:]]
+    assert shown == [50, MOST_PICTURES - 100, 0, 50]
+    assert "30 more pictures" in limited and "50 more pictures" in limited
+
+
+def test_no_rounds_are_told_by_their_reason() -> None:
+    assert "was not guided" in guidance_section(Rounds(), "", False).body
+    assert "ended before the first" in guidance_section(Rounds(), "", True).body
+
+
+@dataclass
+class Inner:
+    a: int = 1
+    b: tuple[int, ...] = (1, 2)
+
+
+@dataclass
+class Outer:
+    _target: type = int
+    method_name: str = "vlm-fastgs-test"
+    max_num_iterations: int = 100
+    data: str = "/here"
+    inner_part: Inner = field(default_factory=Inner)
+    table: dict[str, Any] = field(default_factory=lambda: {"x": Inner()})
+
+
+def test_settings_are_compared_with_the_method_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nerfstudio.configs import method_configs
+
+    monkeypatch.setitem(method_configs.all_methods, "vlm-fastgs-test", Outer())
+    here = Outer(data="/there", inner_part=Inner(a=5))
+    here.table["x"].b = (3,)
+    found = {one.flag: one for one in settings_of(here)}
+    assert set(found) == {"--max-num-iterations", "--inner-part.a", "--inner-part.b", "--table.x.a", "--table.x.b"}
+    assert {flag for flag, one in found.items() if one.differs} == {"--inner-part.a", "--table.x.b"}
+    assert (found["--inner-part.a"].value, found["--inner-part.a"].usual) == ("5", "1")
+    unknown = settings_of(Outer(method_name="nobody's", inner_part=Inner(a=5)))
+    assert not any(one.differs for one in unknown)
+
+
+def test_without_held_out_photos_the_section_says_so() -> None:
+    assert "holds no photo out" in views_section(HeldOut((), ()), None).body
+
+
+def ring(angles: torch.Tensor) -> torch.Tensor:  # [N, 3, 4]
+    """Upright OpenGL cameras on a circle around the origin, at angles in degrees."""
+    eye = torch.stack([torch.deg2rad(angles).cos(), torch.deg2rad(angles).sin(), torch.full_like(angles, 0.3)], dim=-1)
+    back = torch.nn.functional.normalize(eye, dim=-1)
+    right = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([[0.0, 0.0, 1.0]]).expand_as(back), back), dim=-1)
+    return torch.stack([right, torch.linalg.cross(back, right), back, eye], dim=-1)
+
+
+@pytest.mark.parametrize(("arc", "around"), [(350.0, True), (250.0, True), (200.0, False), (60.0, False)])
+@pytest.mark.parametrize("turned", [0.0, 170.0])
+def test_a_turntable_is_for_photos_that_surround_the_scene(arc: float, around: bool, turned: float) -> None:
+    assert surrounds(ring(torch.linspace(0, arc, 30) + turned)) == around
+    assert not surrounds(ring(torch.linspace(0, arc, 2)))
+
+
+def test_means_and_choices() -> None:
+    views = HeldOut((Score("a", 20.0, 0.5), Score("b", 25.0, 0.7)), ())
+    assert views.mean("psnr") == 22.5 and views.mean("ssim") == pytest.approx(0.6)
+    assert evenly_spaced(12, 6) == [0, 2, 4, 7, 9, 11] and evenly_spaced(3, 6) == [0, 1, 2] and evenly_spaced(0, 6) == []

@@ -1,0 +1,31 @@
+"""Progress is a bar on a terminal and sparse lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from vlmgs_ns.system.progress import bar
+
+
+def shown(terminal: bool, seconds_between_lines: float = 10.0) -> str:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=100)
+    with bar("Painting", 4, console, seconds_between_lines) as report:
+        for done in range(1, 5):
+            report(done, f"{done * 1000:,} [dots]")
+    return out.getvalue()
+
+
+def test_lines_outside_a_terminal_are_few_and_plain() -> None:
+    assert shown(False) == "Painting 4/4, 0 s, 4,000 [dots]\n"
+
+
+def test_lines_come_as_often_as_asked_for() -> None:
+    assert [line.partition(",")[0] for line in shown(False, 0.0).splitlines()] == [f"Painting {k}/4" for k in range(1, 5)]
+
+
+def test_a_terminal_gets_a_bar_with_the_note() -> None:
+    text = shown(True)
+    assert "Painting" in text and "━" in text and "4/4" in text and "4,000 [dots]" in text

@@ -1,0 +1,1 @@
+"""What nerfstudio sees: model, pipeline, trainer, data manager."""

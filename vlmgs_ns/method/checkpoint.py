@@ -1,0 +1,127 @@
+"""Checkpoints that are whole or not there, and that hold all that a run needs to continue as if it had never stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import random
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlmgs_ns.system.errors import InputError
+
+
+def register_safe_globals() -> None:
+    """Let ``torch.load`` read nerfstudio's checkpoints without giving up its safe mode.
+
+    They hold the learning rates of the schedulers as numpy scalars: the three names that those pickle to are all that is added.
+    numpy 2 moved the first, so it is known under both of its names.
+    """
+    scalar: Any = np.float64(0).__reduce__()[0]
+    torch.serialization.add_safe_globals(
+        [
+            (scalar, "numpy.core.multiarray.scalar"),
+            (scalar, "numpy._core.multiarray.scalar"),
+            np.dtype,
+            type(np.dtype(np.float64)),
+        ]
+    )
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """nerfstudio's name for the checkpoint of a step."""
+    return folder / f"step-{step:09d}.ckpt"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Steps that have a checkpoint in ``folder``, ascending."""
+    numbers = (path.stem.removeprefix("step-") for path in folder.glob("step-*.ckpt"))
+    return sorted(int(number) for number in numbers if number.isdigit())
+
+
+def newest(folder: Path) -> Path:
+    """The checkpoint of the last step in ``folder``.
+
+    Raises:
+        InputError: where the folder is missing or holds none.
+    """
+    steps = steps_in(folder) if folder.is_dir() else []
+    if not steps:
+        raise InputError(f"there is no checkpoint in {folder}; give a run's nerfstudio_models folder, or train first (ns-train)")
+    return path_of(folder, steps[-1])
+
+
+def check(path: Path) -> None:
+    """Raise InputError where ``path`` is missing or cut short; only the file's end is read."""
+    if not path.is_file():
+        others = ", ".join(str(step) for step in steps_in(path.parent)) or "none"
+        raise InputError(f"the checkpoint {path} does not exist; steps that do: {others}")
+    if not zipfile.is_zipfile(path):
+        raise InputError(_broken(path, "it was cut short or is not a checkpoint"))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU, in torch's safe mode.
+
+    Raises:
+        InputError: where it is missing, cut short or unreadable.
+    """
+    check(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, KeyError) as error:
+        raise InputError(_broken(path, str(error).splitlines()[0])) from error
+
+
+def _broken(path: Path, reason: str) -> str:
+    others = [step for step in steps_in(path.parent) if path_of(path.parent, step) != path]
+    if others:
+        remedy = f"remove it and use the one before, {path_of(path.parent, others[-1]).name}"
+    else:
+        remedy = "train again, or copy the file again from where it is whole"
+    return f"the checkpoint {path} cannot be read: {reason}; {remedy}"
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint so that ``path`` is at all times absent, the old file, or the whole new one.
+
+    The half-written file lies beside the checkpoint folder, since nerfstudio takes every name in that folder for a checkpoint.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent.parent / f".{path.name}.{os.getpid()}.partial"
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every random number generator in use, in tensors and plain numbers."""
+    name, words, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  (nerfstudio draws from the global generator)
+    return {
+        "python": random.getstate(),
+        "numpy": (str(name), torch.from_numpy(np.asarray(words).astype(np.int64)), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Continue the sequences of ``random_state``; those of GPUs only where there are as many."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, array, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, array.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

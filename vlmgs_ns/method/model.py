@@ -1,0 +1,552 @@
+"""VlmFastGSModel: Splatfacto over our rasteriser, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from gsplat.strategy import DefaultStrategy
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.model_components.lib_bilagrid import BilateralGrid, color_correct
+from nerfstudio.models.splatfacto import (
+    RGB2SH,
+    SplatfactoModel,
+    SplatfactoModelConfig,
+    num_sh_bases,
+    random_quat_tensor,
+)
+from nerfstudio.utils.colors import get_color
+from torch import Tensor
+from torch.nn import Parameter, ParameterDict
+from torch.nn.functional import interpolate
+
+from vlmgs_ns.densify.scores import Scores, View, multi_view_scores
+from vlmgs_ns.densify.seeding import ambient_shell, camera_extent, uniform_points
+from vlmgs_ns.densify.ssim import SSIM
+from vlmgs_ns.densify.strategy import FastGSStrategy
+from vlmgs_ns.guidance.config import GuidanceConfig
+from vlmgs_ns.guidance.memory import ReplyMemory
+from vlmgs_ns.guidance.question import Backend
+from vlmgs_ns.guidance.steering import Steering
+from vlmgs_ns.method.guided_scene import ModelStudio, TrainingViews
+from vlmgs_ns.method.lpips import Lpips
+from vlmgs_ns.rasterize import rasterization
+from vlmgs_ns.semantics.config import SemanticsConfig, parse_prompt
+from vlmgs_ns.semantics.scene_semantics import SceneSemantics
+from vlmgs_ns.splats.camera import Pinhole
+from vlmgs_ns.splats.gaussians import Splats
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.schedules import Steps, resolve
+from vlmgs_ns.system.user_cache import user_cache
+from vlmgs_ns.viewer.interrupts import uninterrupted
+from vlmgs_ns.viewer.panel import Panel
+
+DEFAULT_RUN_LENGTH = 20_000
+"""Iterations of a run where nobody says how long it is."""
+
+VISER_GREY = (0.1490, 0.1647, 0.2157)
+"""The viewer's background, on which renders are shown where training used random backgrounds."""
+
+
+@dataclass
+class VlmFastGSModelConfig(SplatfactoModelConfig):
+    """Splatfacto's settings, their schedules given for a run of any length."""
+
+    _target: type = field(default_factory=lambda: VlmFastGSModel)
+    run_length: int = 0
+    """Iterations that fractions of the run are of; 0: --max-num-iterations, or what a resumed checkpoint was begun with."""
+    densification: Literal["fastgs", "default"] = "fastgs"
+    """Which Gaussians are born and die: FastGS' multi-view consistent strategy, or gsplat's DefaultStrategy, Splatfacto's."""
+    warmup_length: Steps = 0.025  # type: ignore[assignment]
+    """Iteration, or fraction of the run, until which no Gaussian is born or dies."""
+    refine_every: Steps = 0.025  # type: ignore[assignment]
+    """Iterations, or fraction of the run, between densifications."""
+    stop_split_at: Steps = 0.75  # type: ignore[assignment]
+    """Iteration, or fraction of the run, after which no Gaussian is born."""
+    resolution_schedule: Steps = 0.1  # type: ignore[assignment]
+    """Iterations, or fraction of the run, until the training resolution doubles."""
+    sh_degree_interval: Steps = 0.05  # type: ignore[assignment]
+    """Iterations, or fraction of the run, until one more degree of spherical harmonics is used."""
+    stop_screen_size_at: Steps = 0.75  # type: ignore[assignment]
+    """Iteration, or fraction of the run, until which Gaussians that are large on the screen are pruned."""
+    reset_alpha_every: int = 6
+    """Densifications between resets of the opacities."""
+    reset_opacity: float = 0.01
+    """Opacities above this are brought down to it at each reset (FastGS' strategy only)."""
+    pause_after_reset: Steps = 0
+    """Iterations, or fraction of the run, after a reset in which no Gaussian is born or dies (FastGS' strategy only)."""
+    cull_alpha_thresh: float = 0.005
+    """Opacity below which a Gaussian is a candidate for removal while densifying."""
+    cull_scale_thresh: float = 0.1
+    """Size, as a fraction of the scene's extent, above which a Gaussian is a candidate after the first opacity reset."""
+    densify_grad_thresh: float = 0.0002
+    """Gradient of the 2-D mean, in units of half the picture, from which small Gaussians are cloned."""
+    densify_absgrad_thresh: float = 0.0012
+    """Absolute gradient (AbsGS) of the 2-D mean from which large Gaussians are split."""
+    densify_size_thresh: float = 0.001
+    """Size, as a fraction of the scene's extent, up to which a Gaussian is small."""
+    score_views: int = 10
+    """K: training views that each round renders to score Gaussians; all of them where there are fewer."""
+    score_error_thresh: float = 0.1
+    """τ: normalised error from which a pixel asks for help."""
+    importance_thresh: float = 5.0
+    """Pixels asking for help to which a Gaussian must contribute, per view, before it is densified."""
+    consistent_growth: bool = True
+    """VCD: densify only what several views ask for."""
+    consistent_pruning: bool = True
+    """VCP: remove half of the candidates, drawn by how much several views blame them; else remove them all."""
+    opacity_ceiling: float = 0.8
+    """Opacities are clamped to this after each densification; 1: never."""
+    final_prune_every: Steps = 0.15  # type: ignore[assignment]
+    """Iterations, or fraction of the run, between prunings after the last densification; 0: none."""
+    final_prune_opacity: float = 0.1
+    """Opacity below which those prunings remove."""
+    final_prune_score: float = 0.9
+    """Pruning score in [0, 1] above which those prunings remove."""
+    max_gaussians: int = 3_000_000
+    """The count of Gaussians never grows beyond this, the highest scores win; a start with more is cut at the first round."""
+    max_new_per_round: int = 500_000
+    """The most Gaussians that one densification adds; the highest scores win."""
+    random_opacity: float = 0.5
+    """Opacity with which random Gaussians start; those at the scene's points start with 0.1, as in 3DGS."""
+    random_scale: float = 1.0
+    """Side of the cube in which random Gaussians start, in units of the scene's extent (twice the radius of the cameras)."""
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    """Who is asked where to densify, and when (with FastGS' strategy only)."""
+    semantics: SemanticsConfig = field(default_factory=SemanticsConfig)
+    """The field that words find things with, built after the last iteration. --prompt "red ball; wooden table" gives outputs
+    relevancy_0 and relevancy_1."""
+    ambient_shell: int = 0
+    """Grey Gaussians that are seeded on a tube around the points the scene starts from, where there would be none; 0: no tube."""
+    compact_box: float | None = None
+    """β of the compact box: a Gaussian reaches only the tiles that meet its ellipse at β times the squared Mahalanobis
+    distance where it fades below 1/255. 1 changes no pixel, less is faster; unset: 1."""
+
+
+def world_to_camera(
+    camera_to_worlds: Tensor,  # [C, 3, 4]
+) -> Tensor:  # [C, 4, 4]
+    """nerfstudio's camera → world (OpenGL axes) as gsplat's world → camera (OpenCV axes); differentiable."""
+    rotation = camera_to_worlds[:, :3, :3] * camera_to_worlds.new_tensor([1.0, -1.0, -1.0])
+    inverse = rotation.transpose(1, 2)
+    translation = -inverse @ camera_to_worlds[:, :3, 3:4]
+    bottom = camera_to_worlds.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
+    return torch.cat([torch.cat([inverse, translation], dim=-1), bottom], dim=1)
+
+
+class VlmFastGSModel(SplatfactoModel):
+    """Splatfacto with every feature it has, on CPU and CUDA, with schedules that fit the run."""
+
+    config: VlmFastGSModelConfig  # type: ignore[assignment]
+
+    def populate_modules(self) -> None:
+        """Build the Gaussians, the optional modules and the strategy.
+
+        Splatfacto's own method calls ``.cuda()`` and downloads weights, so this one stands in for it.
+        """
+        from torchmetrics.image import PeakSignalNoiseRatio
+
+        self._schedule = self.config  # with fractions of the run, for a checkpoint that says how long the run was
+        self.run_length = self.config.run_length or DEFAULT_RUN_LENGTH
+        self.config = resolve(self._schedule, self.run_length)
+        self.gauss_params = self._initial_gaussians()
+        self.camera_optimizer = self.config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
+        self.psnr = PeakSignalNoiseRatio(data_range=1.0)
+        self.ssim = SSIM()  # type: ignore[assignment]
+        self.lpips = Lpips()  # type: ignore[assignment]
+        self.step = 0
+        self.crop_box: OrientedBox | None = None
+        if self.config.background_color == "random":
+            self.background_color = torch.tensor(VISER_GREY)
+        else:
+            self.background_color = get_color(self.config.background_color)
+        if self.config.use_bilateral_grid:
+            x, y, w = self.config.grid_shape
+            self.bil_grids = BilateralGrid(num=self.num_train_data, grid_X=x, grid_Y=y, grid_W=w)
+        self.strategy = self._make_strategy()
+        scale = self.extent()[1] if self.config.densification == "fastgs" else 1.0
+        self.strategy_state = self.strategy.initialize_state(scene_scale=scale)
+        self.training_views: TrainingViews | None = None
+        self.steering: Steering | None = None
+        self.semantics: SceneSemantics | None = None
+        self.prompts = parse_prompt(self.config.prompt)
+        self.panel = Panel(self)
+
+    def _make_strategy(self) -> DefaultStrategy:
+        """Which Gaussians are born and which die."""
+        config = self.config
+        reset_every = max(1, config.reset_alpha_every * int(config.refine_every))
+        common: dict[str, Any] = dict(
+            prune_opa=config.cull_alpha_thresh,
+            grow_grad2d=config.densify_grad_thresh,
+            grow_scale3d=config.densify_size_thresh,
+            prune_scale3d=config.cull_scale_thresh,
+            prune_scale2d=config.cull_screen_size,
+            refine_scale2d_stop_iter=int(config.stop_screen_size_at),
+            refine_start_iter=int(config.warmup_length),
+            refine_stop_iter=int(config.stop_split_at),
+            reset_every=reset_every,
+            refine_every=int(config.refine_every),
+        )
+        if config.densification == "default":
+            return DefaultStrategy(
+                **common,
+                grow_scale2d=config.split_screen_size,
+                # Splatfacto waits until every photo was seen once; in a short run over many photos that would be for ever.
+                pause_refine_after_reset=min(self.num_train_data + int(config.refine_every), reset_every // 2),
+                absgrad=config.use_absgrad,
+                revised_opacity=False,
+                verbose=False,
+            )
+        return FastGSStrategy(
+            **common,
+            grow_absgrad2d=config.densify_absgrad_thresh,
+            consistent_growth=config.consistent_growth,
+            importance_threshold=config.importance_thresh,
+            consistent_pruning=config.consistent_pruning,
+            reset_opacity=config.reset_opacity,
+            pause_refine_after_reset=int(config.pause_after_reset),
+            opacity_ceiling=config.opacity_ceiling,
+            focus_factor=config.guidance.densify_factor,
+            focus_growth=config.guidance.growth,
+            focus_protection=int(config.guidance.prune_protection),
+            final_prune_every=int(config.final_prune_every),
+            final_prune_opa=config.final_prune_opacity,
+            final_prune_score=config.final_prune_score,
+            max_gaussians=config.max_gaussians,
+            max_new_per_round=config.max_new_per_round,
+        )
+
+    def start_guidance(self, backend: Backend, folder: Path | None) -> None:
+        """Ask `backend` where to densify from now on, and record it in `folder`; needs `training_views` and FastGS' strategy.
+
+        The residual backend's answers follow from more than its pictures, and cost nothing: they are not kept.
+        """
+        guidance = self.config.guidance
+        keep = guidance.cache_replies and backend.name != "residual"
+        memory = ReplyMemory(user_cache("replies")) if keep else None
+        self.steering = Steering(guidance, backend, memory, folder)
+
+    def step_post_backward(self, step: int) -> None:
+        """Let the strategy look at the step's gradients; in a round it densifies and prunes."""
+        if isinstance(self.strategy, FastGSStrategy):
+            if self.steering is not None and self.training_views is not None:
+                studio = ModelStudio(self, self.training_views, self.config.guidance.picture_size)
+                self.steering.step(self.step, studio, self.strategy_state)
+            scorer = None if self.training_views is None else self._score_gaussians
+            arguments = (self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info)
+            rounds = len(self.strategy.history)
+            self.strategy.step_post_backward(*arguments, scorer=scorer)
+            if self.steering is not None and len(self.strategy.history) > rounds:
+                self.steering.densified(self.strategy.history[-1])
+                if self.steering.last is not None:
+                    self.panel.tell(self.steering.last, self.strategy.history[-1])
+        else:
+            super().step_post_backward(step)
+        self.panel.follow()
+
+    def _score_gaussians(self) -> Scores:
+        """Multi-view scores of the present Gaussians."""
+        return multi_view_scores(self._score_views(), self.ssim, self.config.score_error_thresh)
+
+    @torch.no_grad()
+    def _score_views(self) -> Iterator[View]:
+        """Random training views at the present resolution, as many as the config asks for and the scene has."""
+        assert self.training_views is not None
+        background = self._get_background_color()
+        for camera, batch in self.training_views.sample_training_views(self.config.score_views):
+            to_worlds = self.camera_optimizer.apply_to_camera(camera)
+            image, alpha, info = self._splat(camera, to_worlds, dict(self.gauss_params.items()), "RGB")
+            render = (image[0, ..., :3] + (1 - alpha[0]) * background).clamp(0.0, 1.0)
+            if self.config.use_bilateral_grid:
+                index = (camera.metadata or {})["cam_idx"]
+                render = self._apply_bilateral_grid(render[None], index, *render.shape[:2]).squeeze(0)
+            photo = self.composite_with_background(self.get_gt_img(batch["image"]), background)
+            mask = batch.get("mask")
+            if mask is not None:
+                mask = self._downscale_if_required(mask).to(self.device).squeeze(-1) > 0.5
+            yield View(render, photo, info, mask)
+
+    def _initial_gaussians(self) -> ParameterDict:
+        """Gaussians at the scene's points, or at random ones, as large as the distance to their neighbours."""
+        points = None if self.config.random_init else self.seed_points
+        if points is not None:
+            finite = torch.isfinite(points[0]).all(dim=-1)
+            points = points[0][finite], points[1][finite] if len(points[1]) else points[1]
+        if points is None or len(points[0]) < 4:  # a Gaussian's size comes from its three nearest neighbours
+            means = self._random_means(self.config.num_random)
+            colours = torch.rand(len(means), 3)
+            opacity = self.config.random_opacity
+        else:
+            means = points[0].float()
+            colours = points[1].float() / 255 if len(points[1]) else torch.rand(len(means), 3)
+            opacity = 0.1
+        count = len(means)
+        neighbours = min(3, count - 1)
+        if neighbours > 0:
+            distances = torch.from_numpy(self.k_nearest_sklearn(means, neighbours)[0])
+            spacing = distances.mean(dim=-1, keepdim=True).clamp_min(1e-7)  # points may coincide
+        else:
+            spacing = torch.full((count, 1), 0.1 * self.extent()[1])
+        scales, quats, opacities = spacing.repeat(1, 3), random_quat_tensor(count), torch.full((count, 1), opacity)
+        if self.config.ambient_shell > 0:
+            shell = ambient_shell(means, self.config.ambient_shell)
+            means, colours = torch.cat([means, shell.means]), torch.cat([colours, shell.colors])
+            scales, quats = torch.cat([scales, shell.scales]), torch.cat([quats, shell.quats])
+            opacities = torch.cat([opacities, torch.full((len(shell.means), 1), 0.1)])
+        features = torch.zeros(len(means), num_sh_bases(self.config.sh_degree), 3)
+        features[:, 0] = RGB2SH(colours) if self.config.sh_degree > 0 else torch.logit(colours, eps=1e-6)
+        return ParameterDict(
+            {
+                "means": Parameter(means.clone()),
+                "scales": Parameter(torch.log(scales)),
+                "quats": Parameter(quats),
+                "features_dc": Parameter(features[:, 0].clone()),
+                "features_rest": Parameter(features[:, 1:].clone()),
+                "opacities": Parameter(torch.logit(opacities)),
+            }
+        )
+
+    def _random_means(self, count: int) -> Tensor:  # [count, 3]
+        """Positions uniform in a cube around the scene's centre, in the dataparser's coordinates."""
+        centre, radius = self.extent()
+        return uniform_points(count, centre, radius * self.config.random_scale)
+
+    def extent(self) -> tuple[Tensor, float]:
+        """The scene's centre [3] and radius as the dataparser knows them: of the cameras where several, else of the box."""
+        cameras = (self.kwargs.get("metadata") or {}).get("camera_positions")
+        if cameras is not None and len(cameras) > 1:
+            centre, radius = camera_extent(cameras.cpu())
+            if radius > 0:
+                return centre, radius
+        low, high = self.scene_box.aabb.cpu().float()
+        return (low + high) / 2, float((high - low).max()) / 2
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Tensor | list]:  # type: ignore[override]
+        """Render one camera.
+
+        Returns:
+            ``rgb`` [H, W, 3] in [0, 1], ``depth`` [H, W, 1] in scene units (None in training, unless asked for),
+            ``accumulation`` [H, W, 1], ``background`` [3] in training and [H, W, 3] otherwise. Where the scene has semantics, in
+            evaluation also ``relevancy_0``, ``relevancy_1``, … [H, W, 1] in [0, 1] of the prompt's phrases, and
+            ``semantics_pca`` [H, W, 3].
+        """
+        if not isinstance(camera, Cameras):
+            raise TypeError(f"VlmFastGSModel renders nerfstudio Cameras, not {type(camera).__name__}")
+        if self.training:
+            if camera.shape[0] != 1:
+                raise ValueError(f"{camera.shape[0]} cameras in a training step; give one")
+            camera_to_worlds = self.camera_optimizer.apply_to_camera(camera)
+        else:
+            camera_to_worlds = camera.camera_to_worlds
+        gaussians = dict(self.gauss_params.items())
+        width, height = self._render_size(camera)
+        frame = None if self.training else self.panel.frame()
+        inside = None if frame is None else frame.drawn(self.device)
+        if self.crop_box is not None and not self.training:
+            cropped = self.crop_box.within(self.means).reshape(-1)
+            inside = cropped if inside is None else cropped & inside
+        if inside is not None:
+            if not inside.any():
+                empty = self.get_empty_outputs(width, height, self.background_color.to(self.device))
+                return {**empty, **self._semantic_outputs(camera, inside)}
+            gaussians = {name: values[inside] for name, values in gaussians.items()}
+        with_depth = self.config.output_depth_during_training or not self.training
+        image, alpha, info = self._splat(camera, camera_to_worlds, gaussians, "RGB+ED" if with_depth else "RGB")
+        if self.training:
+            self.info, self.last_size = info, (height, width)
+            self.strategy.step_pre_backward(self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info)
+        background = self._get_background_color()
+        rgb = (image[..., :3] + (1 - alpha) * background).clamp(0.0, 1.0)
+        metadata = camera.metadata or {}
+        if self.config.use_bilateral_grid and self.training and "cam_idx" in metadata:
+            rgb = self._apply_bilateral_grid(rgb, metadata["cam_idx"], height, width)
+        depth = None
+        if with_depth:
+            depth = image[..., 3:4]
+            depth = torch.where(alpha > 0, depth, depth.detach().max()).squeeze(0)
+        outputs: dict[str, Tensor | list] = {
+            "rgb": rgb.squeeze(0),
+            "depth": depth,  # type: ignore[dict-item]
+            "accumulation": alpha.squeeze(0),
+            "background": background if self.training else background.expand(height, width, 3),
+            **self._semantic_outputs(camera, inside),
+        }
+        return outputs if frame is None else self.panel.painted(frame, outputs, camera, inside)
+
+    # words
+
+    def set_prompts(self, phrases: Sequence[str]) -> None:
+        """Show these phrases from now on, as ``relevancy_0``, ``relevancy_1``, …
+
+        Raises:
+            InputError: the scene has no semantics, or the encoder of its texts is not on this machine.
+        """
+        semantics = self.searchable()
+        semantics.embed([*phrases, *semantics.about.negatives])
+        semantics.prepare(self.splats().means)
+        self.prompts = list(phrases)
+
+    def relevancy_of(self, camera: Cameras, phrases: Sequence[str]) -> Tensor:
+        """Relevancy maps of phrases seen from a camera. [P, H, W] in [0, 1]. Raises like `set_prompts`."""
+        return self.searchable().pictures(self.splats(), self.pinhole(camera), phrases)[0].movedim(-1, 0)
+
+    def gaussian_relevancy(self, phrases: Sequence[str]) -> Tensor:
+        """Relevancy of every Gaussian for phrases. [N, P] in [0, 1]. Raises like `set_prompts`."""
+        return self.searchable().relevancy(self.splats().means, phrases)
+
+    def splats(self) -> Splats:
+        """The Gaussians after their activation functions, without gradients."""
+        parameters = {name: values.detach() for name, values in self.gauss_params.items()}
+        opacities = torch.sigmoid(parameters["opacities"]).squeeze(-1)
+        return Splats(parameters["means"], parameters["quats"], torch.exp(parameters["scales"]), opacities)
+
+    def pinhole(self, camera: Cameras) -> Pinhole:
+        """One nerfstudio camera at its full size, as the semantic field takes it."""
+        pose = world_to_camera(camera.camera_to_worlds.to(self.device))[0]
+        K = camera.get_intrinsics_matrices()[0].to(self.device)
+        return Pinhole(pose, K, int(camera.width.item()), int(camera.height.item()))
+
+    def searchable(self) -> SceneSemantics:
+        """The scene's semantics. Raises an InputError that says how to add them, where there are none."""
+        if self.semantics is None or not self.semantics.complete:
+            raise InputError(
+                "this scene cannot be searched with words yet: add the semantic stage with ns-train vlm-fastgs --data DATA "
+                "--load-dir RUN/nerfstudio_models --max-num-iterations 0"
+            )
+        return self.semantics
+
+    def _semantic_outputs(self, camera: Cameras, inside: Tensor | None) -> dict[str, Tensor]:
+        """Of evaluation, where there are any; `inside` [N] bool says which Gaussians are drawn."""
+        if self.training or self.semantics is None or not self.semantics.complete:
+            return {}
+        with uninterrupted():
+            maps, colours = self.semantics.pictures(self.splats(), self.pinhole(camera), self.prompts, inside)
+        return {**{f"relevancy_{k}": maps[..., k : k + 1] for k in range(len(self.prompts))}, "semantics_pca": colours}
+
+    def load_state_dict(self, dict: Mapping[str, Any], **kwargs: Any) -> None:  # type: ignore[override]
+        """Load a checkpoint of any number of Gaussians, with semantics or without."""
+        kept = {name.removeprefix("semantics."): value for name, value in dict.items() if name.startswith("semantics.")}
+        self.semantics = SceneSemantics.from_state(kept).to(self.device) if kept else None
+        super().load_state_dict(dict, **kwargs)
+
+    def _render_size(self, camera: Cameras) -> tuple[int, int]:
+        """Width and height in pixels, by the resolution schedule."""
+        d = self._get_downscale_factor()
+        return max(1, int(camera.width.item()) // d), max(1, int(camera.height.item()) // d)
+
+    def _splat(
+        self,
+        camera: Cameras,
+        camera_to_worlds: Tensor,  # [1, 3, 4]
+        gaussians: dict[str, Tensor],
+        render_mode: Literal["RGB", "RGB+ED"],
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """`rasterization` of these Gaussians for one camera: image [1, H, W, 3 or 4] without background, alpha, info."""
+        d = self._get_downscale_factor()
+        intrinsics = camera.get_intrinsics_matrices().to(self.device)
+        intrinsics = intrinsics * intrinsics.new_tensor([1 / d, 1 / d, 1.0])[:, None]
+        return self.rasterize(gaussians, camera_to_worlds, intrinsics, *self._render_size(camera), render_mode)
+
+    def rasterize(
+        self,
+        gaussians: dict[str, Tensor],
+        camera_to_worlds: Tensor,  # [1, 3, 4]
+        intrinsics: Tensor,  # [1, 3, 3]
+        width: int,
+        height: int,
+        render_mode: Literal["RGB", "RGB+ED"],
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """`rasterization` of raw parameters for a pinhole camera (pose with OpenGL axes), harmonics by the present step."""
+        colours = torch.cat([gaussians["features_dc"][:, None], gaussians["features_rest"]], dim=1)
+        degree: int | None = None
+        if self.config.sh_degree > 0:
+            degree = min(self.step // max(1, int(self.config.sh_degree_interval)), self.config.sh_degree)
+        else:
+            colours = torch.sigmoid(colours).squeeze(1)
+        with uninterrupted():
+            return rasterization(
+                means=gaussians["means"],
+                quats=gaussians["quats"],
+                scales=torch.exp(gaussians["scales"]),
+                opacities=torch.sigmoid(gaussians["opacities"]).squeeze(-1),
+                colors=colours,
+                viewmats=world_to_camera(camera_to_worlds),
+                Ks=intrinsics,
+                width=width,
+                height=height,
+                near_plane=0.01,
+                far_plane=1e10,
+                sh_degree=degree,
+                render_mode=render_mode,
+                absgrad=self.strategy.absgrad,
+                rasterize_mode=self.config.rasterize_mode,
+                compact_box=self.config.compact_box,
+            )
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        """Splatfacto's, and how much guidance has done so far."""
+        metrics: dict[str, Any] = super().get_metrics_dict(outputs, batch)
+        if self.steering is not None:
+            metrics.update({f"guidance_{name}": float(value) for name, value in vars(self.steering.tally).items()})
+        return metrics
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """Splatfacto's, and the extra weight of the colour loss inside the regions of targeted optimisation."""
+        losses: dict[str, Tensor] = super().get_loss_dict(outputs, batch, metrics_dict)
+        index = batch.get("image_idx")
+        region = None if self.steering is None or index is None else self.steering.targets.get(int(index))
+        if region is not None and self.training:
+            photo = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
+            inside = interpolate(region[None, None].float(), outputs["rgb"].shape[:2])[0, 0, ..., None]
+            if "mask" in batch:
+                inside = inside * self._downscale_if_required(batch["mask"]).to(inside)
+            weight = (1 - self.config.ssim_lambda) * (self.config.guidance.target_weight - 1)
+            losses["targeted"] = weight * (inside * (outputs["rgb"] - photo).abs()).mean()
+        return losses
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR, SSIM and, where its weights are on the disk, LPIPS of a render, and photo and render side by side."""
+        photo = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
+        render = outputs["rgb"]
+        versions = {"": render}
+        if self.config.color_corrected_metrics:
+            versions["cc_"] = color_correct(render, photo)
+        metrics: dict[str, float] = {}
+        truth = photo.movedim(-1, 0)[None]
+        for prefix, image in versions.items():
+            predicted = image.movedim(-1, 0)[None]
+            metrics[f"{prefix}psnr"] = float(self.psnr(truth, predicted))
+            metrics[f"{prefix}ssim"] = float(self.ssim(truth, predicted))
+            lpips = self.lpips(truth, predicted)
+            if lpips is not None:
+                metrics[f"{prefix}lpips"] = lpips
+        return metrics, {"img": torch.cat([photo, render], dim=1)}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the parameters, in tensors and plain numbers."""
+        state = {"step": self.step, "run_length": self.run_length, "strategy": dict(self.strategy_state)}
+        return state if self.steering is None else {**state, "guidance": self.steering.get_state()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Continue with the run's length, the step and the strategy's running scores of a checkpoint."""
+        self.step = state["step"]
+        if self._schedule.run_length == 0 and state["run_length"] != self.run_length:
+            self.run_length = state["run_length"]
+            self.config = resolve(self._schedule, self.run_length)
+            self.strategy = self._make_strategy()
+        self.strategy_state = {
+            name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in state["strategy"].items()
+        }
+        if self.steering is not None:
+            self.steering.config = self.config.guidance
+            if "guidance" in state:
+                self.steering.set_state(state["guidance"])

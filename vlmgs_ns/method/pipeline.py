@@ -1,0 +1,109 @@
+"""The pipeline of our methods: nerfstudio's, which looks at a checkpoint before anything loads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
+from nerfstudio.models.base_model import ModelConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+
+from vlmgs_ns.guidance.backends.choose import make_backend
+from vlmgs_ns.method import checkpoint, machine
+from vlmgs_ns.method.datamanager import VlmFastGSDatamanagerConfig
+from vlmgs_ns.method.guided_scene import PhotoViews
+from vlmgs_ns.method.model import VlmFastGSModelConfig
+from vlmgs_ns.semantics.cache import default_cache
+from vlmgs_ns.semantics.config import parse_prompt
+from vlmgs_ns.semantics.stage import Encoders, Stage, choose_encoders
+from vlmgs_ns.system.errors import InputError
+
+
+@dataclass
+class VlmFastGSPipelineConfig(VanillaPipelineConfig):
+    """Our data manager and model together."""
+
+    _target: type = field(default_factory=lambda: VlmFastGSPipeline)
+    datamanager: DataManagerConfig = field(default_factory=VlmFastGSDatamanagerConfig)
+    """Which photos, and at which size."""
+    model: ModelConfig = field(default_factory=VlmFastGSModelConfig)
+    """The Gaussians and how they are trained."""
+    checkpoint_dir: tyro.conf.Suppress[Path | None] = None
+    """The run's checkpoints, filled in by the trainer's config."""
+
+
+class VlmFastGSPipeline(VanillaPipeline):
+    """Data manager and model; a broken checkpoint or a scene without held-out photos ends in one clear message."""
+
+    config: VlmFastGSPipelineConfig
+
+    def __init__(
+        self,
+        config: VlmFastGSPipelineConfig,
+        device: torch.device | str,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        grad_scaler: Any = None,
+    ) -> None:
+        machine.share_cores(device)
+        # ns-eval, ns-render, ns-export and ns-viewer build the pipeline and then load the newest checkpoint, whatever its state.
+        if test_mode != "val" and config.checkpoint_dir is not None:
+            checkpoint.check(checkpoint.newest(config.checkpoint_dir))
+        super().__init__(config, str(device), test_mode, world_size, local_rank, grad_scaler)
+        if test_mode == "val":
+            self.model.training_views = self.datamanager  # type: ignore[assignment]
+            self._start_guidance()
+            self.encoders = self._choose_encoders()
+
+    def _start_guidance(self) -> None:
+        """Choose who is asked where to densify, say so, and make sure that it can be asked."""
+        model: Any = self.model
+        settings = model.config.guidance
+        self.guidance = "Guidance: none"
+        if settings.enabled and model.config.densification == "fastgs":
+            backend, self.guidance = make_backend(settings)
+            backend.check()
+            folder = self.config.checkpoint_dir
+            model.start_guidance(backend, None if folder is None else folder.parent / "guidance")
+
+    def _choose_encoders(self) -> Encoders | None:
+        """Who looks at the photos in the semantic stage, found before any work is done."""
+        model: Any = self.model
+        phrases = parse_prompt(model.config.prompt)
+        if model.config.semantics.enabled:
+            return choose_encoders(model.config.semantics)
+        if phrases:
+            raise InputError(
+                f"--prompt {model.config.prompt!r} needs the semantic stage; add --pipeline.model.semantics.enabled True, "
+                "or leave --prompt out"
+            )
+        return None
+
+    def semantic_stage(self) -> Stage:
+        """The stage that makes the present Gaussians searchable with words; nothing is done yet."""
+        model: Any = self.model
+        assert self.encoders is not None
+        centre, radius = model.extent()
+        cache = default_cache(Path(self.datamanager.get_datapath()))
+        views = PhotoViews(model, model.training_views)
+        return Stage(model.config.semantics, self.encoders, model.splats(), views, cache, centre, radius, model.prompts)
+
+    def get_average_eval_image_metrics(
+        self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
+    ) -> dict[str, float]:
+        """Mean metrics over the held-out photos.
+
+        Raises:
+            InputError: where the scene holds none out.
+        """
+        if len(self.datamanager.eval_dataset) == 0:  # type: ignore[attr-defined, arg-type]
+            raise InputError(
+                f"the scene {self.datamanager.get_datapath()} holds no photo out to evaluate on; "
+                "add photos, or train with a dataparser option such as --eval-mode interval"
+            )
+        return super().get_average_eval_image_metrics(step, output_path, get_std)

@@ -1,0 +1,202 @@
+"""A scene on disk, looked at before nerfstudio reads it: every fault becomes one message that names it and says what to do."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig, DataparserOutputs
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.data.utils import colmap_parsing_utils as colmap
+from nerfstudio.utils.rich_utils import CONSOLE
+from PIL import UnidentifiedImageError
+
+from vlmgs_ns.system.errors import InputError
+
+COLMAP_FOLDERS = (Path("sparse/0"), Path("colmap/sparse/0"), Path("sparse"), Path("colmap/sparse"))
+"""Where COLMAP and ns-process-data put a model, relative to the scene."""
+
+
+def prepare(parser: DataParserConfig, photos_needed: bool) -> DataParserConfig:
+    """Check the scene that ``parser`` points at and return the dataparser to read it with.
+
+    nerfstudio's default dataparser becomes COLMAP's where the folder holds a COLMAP model and no ``transforms.json``; a COLMAP
+    model is found in any of its usual places; one without points is read without them, so that the start is random.
+
+    Args:
+        parser: the dataparser as configured, with ``data`` filled in.
+        photos_needed: False where only poses are read (export, camera paths): photos may then be absent.
+
+    Raises:
+        InputError: where something is missing or wrong.
+    """
+    data = parser.data
+    if not data.exists():
+        raise InputError(f"the data folder {data} does not exist; give the scene's folder with --data")
+    if isinstance(parser, NerfstudioDataParserConfig):
+        file = data if data.suffix == ".json" else data / "transforms.json"
+        if file.is_file():
+            _check_transforms(parser, file, photos_needed)
+            return parser
+        model = find_colmap(data)
+        if model is None:
+            raise InputError(
+                f"the folder {data} has neither a transforms.json nor a COLMAP model in {', '.join(map(str, COLMAP_FOLDERS))}; "
+                f"make one with: ns-process-data images --data {data} --output-dir …"
+            )
+        CONSOLE.print(f"Reading {data} as a COLMAP scene, its model in {model}")
+        parser = ColmapDataParserConfig(data=data, colmap_path=model)
+    if isinstance(parser, ColmapDataParserConfig):
+        return _prepare_colmap(parser)
+    return parser
+
+
+def find_colmap(data: Path) -> Path | None:
+    """The folder of a COLMAP model relative to ``data``, or None."""
+    for folder in COLMAP_FOLDERS:
+        if any((data / folder / f"cameras.{kind}").is_file() for kind in ("txt", "bin")):
+            return folder
+    return None
+
+
+def _prepare_colmap(parser: ColmapDataParserConfig) -> ColmapDataParserConfig:
+    folder = parser.data / parser.colmap_path
+    if not any((folder / f"cameras.{kind}").is_file() for kind in ("txt", "bin")):
+        found = find_colmap(parser.data)
+        if found is None:
+            raise InputError(
+                f"there is no COLMAP model (cameras.txt or cameras.bin) in {folder}; name its folder, relative to the scene, "
+                "with: colmap --colmap-path sparse/0"
+            )
+        parser = replace(parser, colmap_path=found)
+    if parser.load_3D_points and count_points(parser.data / parser.colmap_path) == 0:
+        CONSOLE.print(f"[yellow]The COLMAP model in {parser.colmap_path} has no points: starting from random Gaussians")
+        parser = replace(parser, load_3D_points=False)
+    if parser.downscale_factor is None:
+        # nerfstudio would stop and ask before shrinking large photos into a new folder; ours are shrunk as they are read.
+        parser = replace(parser, downscale_factor=1)
+    return parser
+
+
+def count_points(model: Path) -> int:
+    """Number of 3-D points in a COLMAP model, without reading them; 0 where the file is missing."""
+    if (model / "points3D.bin").is_file():
+        header = (model / "points3D.bin").read_bytes()[:8]
+        return int.from_bytes(header, "little")
+    if (model / "points3D.txt").is_file():
+        with (model / "points3D.txt").open(encoding="utf-8") as file:
+            return sum(1 for line in file if line.strip() and not line.startswith("#"))
+    return 0
+
+
+def _check_transforms(parser: NerfstudioDataParserConfig, file: Path, photos_needed: bool) -> None:
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))
+        frames = meta["frames"]
+        poses = [(str(frame["file_path"]), frame["transform_matrix"]) for frame in frames]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file} cannot be read as a nerfstudio scene ({type(error).__name__}: {error}); write it again, "
+            "e.g. with ns-process-data: each frame needs file_path and transform_matrix"
+        ) from None
+    _check_count(len(poses), file)
+    for name, matrix in poses:
+        if not _is_pose(matrix):
+            raise InputError(
+                f"the pose of {name} in {file} is not a 4 x 4 matrix of finite numbers ({_short(matrix)}); "
+                "compute the poses again or remove this frame"
+            )
+    if photos_needed and parser.downscale_factor in (None, 1):
+        missing = [name for name, _ in poses if not (file.parent / name).is_file()]
+        if missing:
+            raise InputError(
+                f"{len(missing)} of the {len(poses)} photos named in {file} are missing, first {file.parent / missing[0]}; "
+                "put the files back or remove their frames"
+            )
+
+
+def _check_count(count: int, where: Path) -> None:
+    if count < 2:
+        raise InputError(
+            f"{where} has {count} photo{'' if count == 1 else 's'}: depth needs at least 2, taken from different places; "
+            "a good scene has 20 or more"
+        )
+
+
+def _is_pose(matrix: Any) -> bool:
+    try:
+        pose = np.asarray(matrix, dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return pose.shape == (4, 4) and bool(np.isfinite(pose).all())
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+@contextmanager
+def parsing(parser: DataParserConfig) -> Iterator[None]:
+    """Turn what a dataparser raises while reading its scene into one ``InputError``."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ZeroDivisionError:
+        raise InputError(
+            f"all photos of {parser.data} were taken from one point, so the scene has no scale; add photos from other places"
+        ) from None
+    except FileNotFoundError as error:
+        raise InputError(f"the file {error.filename} named by the scene {parser.data} is missing; put it back") from None
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"a photo of the scene {parser.data} cannot be decoded ({error}); replace the file or remove its pose"
+        ) from None
+    except (AssertionError, LookupError, ValueError, OSError, RuntimeError) as error:
+        if isinstance(parser, ColmapDataParserConfig):
+            _check_colmap_poses(parser.data / parser.colmap_path)
+        raise InputError(
+            f"nerfstudio's {type(parser).__name__.removesuffix('Config')} cannot read {parser.data} "
+            f"({type(error).__name__}: {_short(error)}); check the scene, or choose another dataparser (ns-train … --help)"
+        ) from error
+
+
+def check_outputs(outputs: DataparserOutputs, parser: DataParserConfig) -> None:
+    """Raise InputError where a parsed scene has poses or intrinsics that are not numbers."""
+    cameras = outputs.cameras
+    if not torch.isfinite(cameras.camera_to_worlds).all():
+        if isinstance(parser, ColmapDataParserConfig):
+            _check_colmap_poses(parser.data / parser.colmap_path)
+        raise InputError(f"the scene {parser.data} has poses that are NaN or infinite; compute its poses again")
+    intrinsics = torch.stack([cameras.fx, cameras.fy, cameras.cx, cameras.cy]).reshape(4, -1)
+    bad = ~(torch.isfinite(intrinsics).all(dim=0) & (intrinsics[:2] > 0).all(dim=0))
+    if bad.any():
+        first = int(bad.nonzero()[0])
+        values = ", ".join(f"{value:g}" for value in intrinsics[:, first].tolist())
+        raise InputError(
+            f"the camera of {outputs.image_filenames[first]} has fx, fy, cx, cy = {values}; "
+            "focal lengths are positive numbers of pixels: calibrate it again"
+        )
+
+
+def _check_colmap_poses(model: Path) -> None:
+    """Raise InputError for a photo of a COLMAP model whose pose is not finite."""
+    read = colmap.read_images_text if (model / "images.txt").is_file() else colmap.read_images_binary
+    path = model / ("images.txt" if (model / "images.txt").is_file() else "images.bin")
+    images = read(path)
+    _check_count(len(images), path)
+    for image in images.values():
+        if not all(math.isfinite(value) for value in (*image.qvec, *image.tvec)):
+            raise InputError(
+                f"the pose of {image.name} in {path} is not finite (quaternion {_short(image.qvec)}, translation "
+                f"{_short(image.tvec)}); compute the poses again or remove this photo from the model"
+            )

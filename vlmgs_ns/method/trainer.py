@@ -1,0 +1,315 @@
+"""nerfstudio's trainer, made to stop and continue cleanly on any machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
+from nerfstudio.utils import writer
+from nerfstudio.utils.decorators import check_main_thread
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from vlmgs_ns.method import checkpoint, machine
+from vlmgs_ns.method.optimizers import LazyUpdates, resolve_schedulers
+from vlmgs_ns.method.pipeline import VlmFastGSPipelineConfig
+from vlmgs_ns.splats.ply import moved, read_ply
+from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.schedules import resolve
+
+PLY_STEP = 29_999
+"""The last step of the run that a .ply is taken to come from: 3DGS' own."""
+
+
+@dataclass
+class VlmFastGSTrainerConfig(TrainerConfig):
+    """A training run, on the device that the machine has."""
+
+    _target: type = field(default_factory=lambda: VlmFastGSTrainer)
+    machine: MachineConfig = field(default_factory=lambda: MachineConfig(device_type=machine.default_device()))
+    """Device and seed."""
+    viewer: ViewerConfig = field(default_factory=lambda: ViewerConfig(websocket_host="127.0.0.1"))
+    """The viewer, which only this machine can reach unless its host is changed."""
+    pipeline: VanillaPipelineConfig = field(default_factory=VlmFastGSPipelineConfig)
+    """Photos and model."""
+    lazy_updates: LazyUpdates = field(default_factory=LazyUpdates)
+    """How often the Gaussians' parameters are updated."""
+    load_ply: Path | None = None
+    """A 3DGS .ply to start from instead of the scene's points, as a finished run of 30,000 iterations. With
+    --max-num-iterations 0 only the semantic stage runs: so a scene one already has becomes searchable."""
+    load_ply_frame: Literal["data", "nerfstudio"] = "data"
+    """Coordinates of --load-ply: data, those of the data set's own poses (COLMAP, transforms.json), as 3DGS and gsplat write;
+    nerfstudio, those that nerfstudio trains in, as ns-export writes."""
+
+    def get_checkpoint_dir(self) -> Path:
+        """The run's checkpoint folder; the pipeline is told as well: nerfstudio's other commands give it no other way to know."""
+        folder = super().get_checkpoint_dir()
+        if isinstance(self.pipeline, VlmFastGSPipelineConfig):
+            self.pipeline.checkpoint_dir = folder
+        return folder
+
+
+class VlmFastGSTrainer(Trainer):
+    """Trains; writes whole checkpoints; stops between steps on Ctrl-C; continues bit for bit with ``--load-dir``."""
+
+    config: VlmFastGSTrainerConfig
+
+    def __init__(self, config: VlmFastGSTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        machine.check_device(config.machine.device_type)
+        sources = [config.load_dir, config.load_checkpoint, config.load_ply]
+        if config.load_ply is not None and sources.count(None) < 2:
+            raise InputError("--load-ply stands beside --load-dir or --load-checkpoint; a run starts from one of them")
+        if config.max_num_iterations == 0 and sources.count(None) == 3:
+            raise InputError(
+                "--max-num-iterations 0 leaves the Gaussians as they are, but there are none yet; give --load-dir, "
+                "--load-checkpoint or --load-ply, or 1 or more"
+            )
+        if config.max_num_iterations < 0:
+            raise InputError(f"--max-num-iterations {config.max_num_iterations} trains nothing; give 0 or more")
+        super().__init__(config, local_rank, world_size)
+        self._resumed: dict[str, Any] | None = None
+        self._last_trained: int | None = None
+        self._stopped_by: int | None = None
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """Read the checkpoint to continue from, if any, fix the run's length, and build everything."""
+        path = self._path_to_resume()
+        self._resumed = None if path is None else checkpoint.load(path)
+        if self.config.load_ply is not None:
+            self._ply = read_ply(self.config.load_ply)
+            self._resumed = {"step": PLY_STEP, "optimizers": {}, "schedulers": {}, "scalers": self.grad_scaler.state_dict()}
+        model: Any = self.config.pipeline.model
+        model.run_length = self._run_length(model.run_length)
+        if self.config.max_num_iterations == 0:
+            self.config.logging.local_writer.enable = False  # its table divides by the number of iterations
+        super().setup(test_mode)
+        place = self.pipeline.datamanager.cache_place()  # type: ignore[attr-defined, operator]
+        if self.local_rank == 0:
+            machine.announce(machine.describe(self.device, place, self.pipeline.guidance), self.base_dir)  # type: ignore[arg-type]
+            if self.pipeline.encoders is not None:
+                CONSOLE.print(self.pipeline.encoders.message)  # type: ignore[union-attr]
+
+    def setup_optimizers(self) -> Optimizers:
+        """Optimisers over the model's present parameters, their schedules in iterations of this run."""
+        run_length: int = self.config.pipeline.model.run_length  # type: ignore[attr-defined]
+        optimizers = resolve_schedulers(self.config.optimizers, run_length)
+        self._lazy_updates = resolve(self.config.lazy_updates, run_length)
+        return Optimizers(optimizers, self.pipeline.get_param_groups())
+
+    def train(self) -> None:
+        """Train; Ctrl-C (or SIGTERM) ends the run after the current step with a checkpoint, a second one at once.
+
+        Raises:
+            SystemExit: with status 128 + signal number, after a run that was stopped.
+        """
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+        self._previous_handlers = {number: signal.signal(number, self._stop) for number in signals}
+        try:
+            super().train()
+        except KeyboardInterrupt:
+            if self.training_state != "completed":
+                CONSOLE.print("[yellow]Stopped in the middle of a step; nothing of it was saved")
+                raise SystemExit(128 + signal.SIGINT) from None
+        finally:
+            self._restore_handlers()
+            if self.pipeline.model.steering is not None:
+                self.pipeline.model.steering.close()  # type: ignore[operator, union-attr]
+        if self._stopped_by is not None:
+            raise SystemExit(128 + self._stopped_by)
+
+    def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
+        """One step of training, after which the parameters whose turn it is are updated."""
+        if self.pipeline.model.semantics is not None:
+            CONSOLE.print("The Gaussians change: what they mean is made anew after the last iteration")
+            self.pipeline.model.semantics = None
+        births_end = int(self.pipeline.model.config.stop_split_at)  # type: ignore[attr-defined]
+        for group in self.pipeline.get_param_groups():
+            if group not in self.config.gradient_accumulation_steps:
+                self.gradient_accumulation_steps[group] = self._lazy_updates.interval(group, step, births_end)
+        result = super().train_iteration(step)
+        self._last_trained = step
+        return result
+
+    @check_main_thread
+    def save_checkpoint(self, step: int) -> None:
+        """Write the checkpoint of a step, whole or not at all, and then drop older ones where the config says so.
+
+        Beside nerfstudio's entries it holds under ``vlmgs``: the run's length, the random generators, the order of cameras, and
+        gradients that are still being accumulated.
+        """
+        path = checkpoint.path_of(self.checkpoint_dir, step)
+        checkpoint.save(
+            {
+                "step": step,
+                "pipeline": self.pipeline.state_dict(),
+                "optimizers": {name: part.state_dict() for name, part in self.optimizers.optimizers.items()},
+                "schedulers": {name: part.state_dict() for name, part in self.optimizers.schedulers.items()},
+                "scalers": self.grad_scaler.state_dict(),
+                "vlmgs": {
+                    "run_length": self.pipeline.model.run_length,
+                    "random": checkpoint.random_state(),
+                    "cameras": self.pipeline.datamanager.get_state(),  # type: ignore[attr-defined, operator]
+                    "gradients": self._accumulated_gradients(),
+                },
+            },
+            path,
+        )
+        if self.config.save_only_latest_checkpoint:
+            for other in self.checkpoint_dir.glob("*.ckpt"):
+                if other != path:
+                    other.unlink()
+
+    def _accumulated_gradients(self) -> dict[str, list[torch.Tensor | None]]:
+        return {
+            name: [parameter.grad for parameter in parameters]
+            for name, parameters in self.pipeline.get_param_groups().items()
+            if self.gradient_accumulation_steps[name] > 1
+        }
+
+    def _path_to_resume(self) -> Path | None:
+        if self.config.load_dir is not None:
+            if self.config.load_step is not None:
+                return checkpoint.path_of(self.config.load_dir, self.config.load_step)
+            return checkpoint.newest(self.config.load_dir)
+        return self.config.load_checkpoint
+
+    def _run_length(self, configured: int) -> int:
+        """Iterations that fractions of the run are of: as configured, else as the checkpoint's run began, else this run's."""
+        if configured > 0:
+            return configured
+        if self._resumed is None:
+            return self.config.max_num_iterations
+        ours = self._resumed.get("vlmgs")
+        return ours["run_length"] if ours else self._resumed["step"] + 1 + self.config.max_num_iterations
+
+    def _load_checkpoint(self) -> None:
+        """Take over the state of the checkpoint that ``setup`` read."""
+        state, self._resumed = self._resumed, None
+        self._random_state = None
+        if state is None:
+            return
+        self._start_step = state["step"] + 1
+        if self.config.load_ply is not None:
+            state["pipeline"] = self._pipeline_of_ply()
+        self.pipeline.load_pipeline(state["pipeline"], state["step"])
+        # Loading gave the model new parameters of other sizes: the optimisers must hold those, not the ones that are gone.
+        self.optimizers = self.setup_optimizers()
+        self.optimizers.load_optimizers(state["optimizers"])
+        if self.config.load_scheduler:
+            self.optimizers.load_schedulers(state.get("schedulers", {}))
+        self.grad_scaler.load_state_dict(state["scalers"])
+        ours = state.get("vlmgs")
+        if ours is not None:
+            self.pipeline.datamanager.set_state(ours["cameras"])  # type: ignore[attr-defined, operator]
+            self._random_state = ours["random"]
+            groups = self.pipeline.get_param_groups()
+            for name, gradients in ours["gradients"].items():
+                for parameter, gradient in zip(groups.get(name, []), gradients, strict=False):
+                    parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        CONSOLE.print(f"Continuing from step {state['step']} of {self.config.load_ply or self._path_to_resume()}")
+
+    def _pipeline_of_ply(self) -> dict[str, torch.Tensor]:
+        """A checkpoint's Gaussians from --load-ply, in the coordinates and with the harmonics of this run."""
+        model: Any = self.pipeline.model
+        if model.config.sh_degree == 0:
+            raise InputError("--pipeline.model.sh-degree 0 has no harmonics, but --load-ply brings them; give 1, 2 or 3")
+        gaussians = self._ply
+        if self.config.load_ply_frame == "data":
+            scene: Any = self.pipeline.datamanager.train_dataparser_outputs  # type: ignore[attr-defined]
+            transform = scene.dataparser_transform.cpu()
+            gaussians = moved(gaussians, transform[:, :3], transform[:, 3], float(scene.dataparser_scale))
+        state = {f"_model.gauss_params.{name}": values for name, values in vars(gaussians).items()}
+        wanted = model.gauss_params["features_rest"].shape[1]
+        rest = gaussians.features_rest[:, :wanted]
+        state["_model.gauss_params.features_rest"] = torch.nn.functional.pad(rest, (0, 0, 0, wanted - rest.shape[1]))
+        return state
+
+    def _init_viewer_state(self) -> None:
+        """Show the scene in the viewer, where there is one; the last thing before the first step."""
+        super()._init_viewer_state()
+        if self._random_state is not None:
+            checkpoint.restore_random_state(self._random_state)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self._stopped_by is not None:
+            raise KeyboardInterrupt
+        self._stopped_by = number
+        self.stop_training = True
+        CONSOLE.print("[yellow]Stopping after this step, with a checkpoint; press Ctrl-C again to stop without one")
+
+    def _restore_handlers(self) -> None:
+        while self._previous_handlers:
+            number, handler = self._previous_handlers.popitem()
+            signal.signal(number, handler)
+
+    def _after_train(self) -> None:
+        """Build the semantics and save the last step that was trained; after a stop, say what was written and how to go on."""
+        if self.config.max_num_iterations == 0:
+            self._last_trained = self._start_step - 1
+        if self._last_trained is None:
+            CONSOLE.print("[yellow]Stopped before the first step: nothing to save")
+            return
+        # nerfstudio's loop has by then begun to count the step that it did not take.
+        self.step = self._last_trained
+        if self._stopped_by is None:
+            self._build_semantics()
+        if self._stopped_by is None:
+            super()._after_train()
+            return
+        self.training_state = "completed"
+        self.save_checkpoint(self.step)
+        writer.write_out_storage()
+        left = self._start_step + self.config.max_num_iterations - self.step - 1
+        data = self.pipeline.datamanager.get_datapath()
+        resume = [
+            *("ns-train", str(self.config.method_name), "--data", str(data), "--load-dir", str(self.checkpoint_dir)),
+            *("--max-num-iterations", str(left)),
+        ]
+        CONSOLE.print(
+            f"[bold]Stopped after step {self.step}; {left} iterations were left.[/bold]\n"
+            f"Wrote {checkpoint.path_of(self.checkpoint_dir, self.step)}\n"
+            f"Go on with (and the other options of this run):\n  {shlex.join(resume)}\n"
+            f"Look at it with:\n  ns-viewer --load-config {shlex.quote(str(self.base_dir / 'config.yml'))} "
+            "--viewer.websocket-host 127.0.0.1",
+            soft_wrap=True,
+        )
+
+    @check_main_thread
+    def _build_semantics(self) -> None:
+        """The semantic stage: what the Gaussians mean, while they themselves stay as they are."""
+        model: Any = self.pipeline.model
+        if self.pipeline.encoders is None:
+            return
+        start = time.monotonic()
+        stage = self.pipeline.semantic_stage()  # type: ignore[operator]
+        scene = stage.begin(model.semantics)
+        if scene.complete:
+            CONSOLE.print("The scene's semantics are already built with these settings")
+        else:
+            # Whatever happens from here on, the Gaussians are safe.
+            self.save_checkpoint(self.step)
+        model.semantics = scene
+        if not stage.run(scene, lambda: self._stopped_by is not None):
+            return
+        CONSOLE.print(f"Semantics built in {time.monotonic() - start:.0f} s: {scene.size()}")
+        report = {"encoders": self.pipeline.encoders.message, "seconds": stage.seconds, **vars(scene.about)}  # type: ignore[union-attr]
+        with replacing(self.base_dir / "semantics.json") as partial:
+            partial.write_text(json.dumps(report, indent=2, default=vars) + "\n", encoding="utf-8")
+
+    def _train_complete_viewer(self) -> None:
+        """Keep the viewer up after training, until Ctrl-C."""
+        self._restore_handlers()
+        super()._train_complete_viewer()

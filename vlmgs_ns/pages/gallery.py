@@ -1,0 +1,111 @@
+"""What words find in a scene: for each phrase the view that shows most of it, with its relevancy map and mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vlmgs_ns.evaluation.pictures import PREDICTION, outline, overlay
+from vlmgs_ns.evaluation.toy_labels import read_toy
+from vlmgs_ns.pages.embed import LONGER_SIDE, Picture
+from vlmgs_ns.pages.held_out import evenly_spaced, to_bytes
+from vlmgs_ns.semantics.relevancy import segment
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import bar
+
+if TYPE_CHECKING:
+    from vlmgs_ns.method.finished_run import OpenRun
+
+THRESHOLD = 0.5
+"""A tie with the hardest negative."""
+LEAST_ALPHA = 0.5
+"""Opacity from which a pixel shows something."""
+MOST_VIEWS = 24
+"""Held-out views among which the one to show is chosen."""
+MOST_OF_SCENE = 6
+"""Phrases taken from a scene's own labels."""
+
+
+@dataclass(frozen=True)
+class Find:
+    """What one phrase finds in one view."""
+
+    phrase: str
+    view: str
+    render: Picture
+    relevancy: Picture
+    """The render under the colours of the relevancy, 0 blue to 1 red."""
+    mask: Picture
+    """The render, dimmed outside the mask."""
+    greatest: float
+    """Relevancy of the most relevant pixel, in [0, 1]."""
+    share: float
+    """Of the picture that the mask covers, in [0, 1]."""
+
+
+def phrases_of(run: OpenRun) -> tuple[list[str], str]:
+    """The phrases to show a run with, and where they come from: its own prompt, else some of its scene's labels, else none."""
+    if run.model.prompts:
+        return list(run.model.prompts), "the phrases that the run was given (--prompt)"
+    try:
+        labels = read_toy(run.data)
+    except (InputError, OSError):
+        return [], ""
+    # A box is a share of the picture.
+    seen = dict.fromkeys(labels.phrases, 0.0)
+    for view in labels.views:
+        for thing in view.objects:
+            seen[thing.phrase] += sum((right - left) * (bottom - top) for left, top, right, bottom in thing.boxes)
+    by_size = sorted((phrase for phrase in seen if seen[phrase] > 0), key=lambda phrase: (-seen[phrase], phrase))
+    chosen = [by_size[k] for k in evenly_spaced(len(by_size), MOST_OF_SCENE)]
+    return chosen, f"{len(chosen)} of the {len(by_size)} objects that the scene's labels name, from the largest to the smallest"
+
+
+@torch.no_grad()
+def search(run: OpenRun, phrases: Sequence[str]) -> list[Find]:
+    """Ask a run for phrases, each in the view where most is more relevant than the hardest negative.
+
+    Views are held out from training where there are any, at most ``MOST_VIEWS`` of them.
+
+    Raises:
+        InputError: the run has no semantics, or the encoder of its texts is not on this machine.
+    """
+    cameras = _cameras(run)
+    best: list[tuple[float, int]] = [(-1.0, 0)] * len(phrases)
+    with bar("Asking", len(cameras)) as report:
+        for number, (_, camera) in enumerate(cameras):
+            maps = run.model.relevancy_of(camera, list(phrases))
+            for k, amount in enumerate((maps - THRESHOLD).clamp_min(0).sum(dim=(1, 2)).tolist()):
+                best[k] = max(best[k], (amount, number), key=lambda pair: pair[0])
+            report(number + 1)
+    return [_find(run, phrase, *cameras[number]) for phrase, (_, number) in zip(phrases, best, strict=True)]
+
+
+def _cameras(run: OpenRun) -> list[tuple[str, Any]]:
+    """Names and cameras of the views to choose from, their pictures no larger than the page shows them."""
+    data = run.pipeline.datamanager
+    dataset = data.eval_dataset if len(data.eval_dataset) else data.train_dataset
+    chosen = []
+    for index in evenly_spaced(len(dataset), MOST_VIEWS):
+        camera = deepcopy(dataset.cameras[index : index + 1]).to(run.model.device)
+        longest = max(int(camera.width.item()), int(camera.height.item()))
+        if longest > LONGER_SIDE:
+            camera.rescale_output_resolution(LONGER_SIDE / longest)
+        chosen.append((dataset.image_filenames[index].name, camera))
+    return chosen
+
+
+def _find(run: OpenRun, phrase: str, name: str, camera: Any) -> Find:
+    outputs: Any = run.model.get_outputs(camera)
+    relevancy = run.model.relevancy_of(camera, [phrase])[0]
+    render = to_bytes(outputs["rgb"])
+    mask = segment(relevancy, THRESHOLD, outputs["accumulation"][..., 0], LEAST_ALPHA).cpu().numpy()
+    shown = np.where(mask[..., None], render, render // 3).astype(np.uint8)
+    shown[outline(mask)] = PREDICTION
+    heat = overlay(render, relevancy.cpu().numpy())
+    return Find(phrase, name, render, heat, shown, float(relevancy.max()), float(mask.mean()))

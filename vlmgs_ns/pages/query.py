@@ -1,0 +1,303 @@
+"""An answer in files: pictures, masks and boxes of every phrase in every view, a page to look at first, and all of it as JSON.
+
+Every file is whole or not there; the page and ``query.json`` come last. Paths in the answer are relative to its folder.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vlmgs_ns.evaluation.pictures import Picture
+from vlmgs_ns.pages.query_film import Film
+from vlmgs_ns.pages.query_page import page
+from vlmgs_ns.pages.query_pictures import found_picture, relevancy_picture
+from vlmgs_ns.pages.viewpoints import View
+from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import bar
+from vlmgs_ns.system.video import write_mp4
+from vlmgs_ns.words.phrases import file_stem
+from vlmgs_ns.words.place import Place, in_data, places
+from vlmgs_ns.words.question import Look, Question, share_in_picture
+from vlmgs_ns.words.sighting import Sighting, sight
+
+if TYPE_CHECKING:
+    from vlmgs_ns.method.finished_run import OpenRun
+    from vlmgs_ns.words.box import OrientedBox
+
+VERSION = 1
+PAGE, ANSWER, RENDERS = "index.html", "query.json", "renders"
+_LONGEST_FOLDER = 60
+"""Bytes."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to look for and what to write."""
+
+    phrases: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
+    """What it is not, beside the scene's own negatives."""
+    threshold: float = 0.5
+    raw: bool = False
+    """Whether relevancy is written as numbers too."""
+    every_view: bool = True
+    """Whether pictures of every view are written, or of each phrase's best alone."""
+    fps: float | None = None
+    """Of a video of all views in their order; None for no video."""
+
+
+def check_folder(out: Path) -> None:
+    """Refuse, before anything slow, a folder that nothing can be written to.
+
+    Raises:
+        InputError: it, or the folder that it would be made in, is a file or not writable.
+    """
+    place = out.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"{place} is a file, but the answer is a folder; choose another with --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"{place} cannot be written to; choose another folder with --out")
+
+
+def folders_of(phrases: Sequence[str]) -> list[str]:
+    """A folder's name for each phrase, as `file_stem` makes it, all different."""
+    names: list[str] = []
+    for phrase in phrases:
+        name = file_stem([phrase], _LONGEST_FOLDER)
+        free, number = name, 2
+        while free in names or free == RENDERS:
+            free, number = f"{name}-{number}", number + 1
+        names.append(free)
+    return names
+
+
+def answer(run: OpenRun, views: Sequence[View], asked: Asked, out: Path) -> dict[str, Any]:
+    """Look for the phrases from the views, write what is found, and return what `ANSWER` then holds.
+
+    Args:
+        run: with semantics.
+        views: one or more.
+        asked: phrases all different.
+        out: folder to write; missing, or with other things in it, of which files of the same names are replaced.
+
+    Raises:
+        InputError: the scene cannot be searched, an encoder is missing, or a file cannot be written.
+    """
+    start = time.perf_counter()
+    scene = _Scene(run, asked)
+    words = time.perf_counter() - start
+    folders = folders_of(asked.phrases)
+    rows: list[list[dict[str, Any]]] = [[] for _ in asked.phrases]
+    sizes: list[dict[str, Any]] = []
+    with _film(asked, out) as film, bar("Looking", len(views)) as report:
+        for number, view in enumerate(views, start=1):
+            render, look, sightings = scene.see(view)
+            height, width = look.alpha.shape
+            sizes.append({"name": view.name, "width": width, "height": height, "render": None})
+            if asked.every_view:
+                sizes[-1]["render"] = _write_picture(out, f"{RENDERS}/{view.name}.png", render)
+            scene.remember(view, sightings)
+            for k, sighting in enumerate(sightings):
+                row = _row(view, sighting)
+                if asked.every_view:
+                    row["files"] = _write_sighting(out, f"{folders[k]}/{view.name}", render, look, k, sighting, asked)
+                rows[k].append(row)
+            if film is not None:
+                film.add(render, look.relevancy)
+            report(number, view.name)
+        looked = time.perf_counter() - start - words
+        located = scene.places()
+        for seen, place in zip(rows, located, strict=True):
+            for row, share in zip(seen, scene.shares(place, views), strict=True):
+                row["clarity"] = round(row["clarity"] * share, 6)
+        best = [max(seen, key=lambda row: (row["clarity"], row["peak"])) for seen in rows]
+        if not asked.every_view:
+            for name in dict.fromkeys(row["view"] for row in best):
+                number = [view.name for view in views].index(name)
+                render, look, sightings = scene.see(views[number])
+                sizes[number]["render"] = _write_picture(out, f"{RENDERS}/{name}.png", render)
+                for k, row in enumerate(best):
+                    if row["view"] == name:
+                        row["files"] = _write_sighting(out, f"{folders[k]}/{name}", render, look, k, sightings[k], asked)
+        videos = _write_videos(film, folders, out, asked)
+    found = [
+        {
+            "phrase": phrase,
+            "found": any(row["boxes"] for row in rows[k]),
+            "score": max(row["peak"] for row in rows[k]),
+            "best_view": best[k]["view"],
+            "seen_in": sum(bool(row["boxes"]) for row in rows[k]),
+            "gaussians": located[k].selected,
+            "box_3d": scene.boxes(located[k]),
+            "video": videos[k],
+            "views": sorted(rows[k], key=lambda row: (-row["clarity"], -row["peak"])),
+        }
+        for k, phrase in enumerate(asked.phrases)
+    ]
+    whole = {
+        "version": VERSION,
+        "run": str(run.folder.absolute()),
+        "folder": str(out.absolute()),
+        "page": PAGE,
+        "threshold": asked.threshold,
+        "negatives": list(scene.question.negatives),
+        "all_found": all(one["found"] for one in found),
+        "seconds": {"words": round(words, 2), "views": round(looked, 2), "all": round(time.perf_counter() - start, 2)},
+        "views": sizes,
+        "phrases": found,
+    }
+    _write(out / PAGE, page(whole).encode())
+    _write(out / ANSWER, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode())
+    return whole
+
+
+class _Scene:
+    """The question, and over all views what each Gaussian shows."""
+
+    def __init__(self, run: OpenRun, asked: Asked) -> None:
+        self.model, self.threshold = run.model, asked.threshold
+        self.question = Question(run.model, asked.phrases, asked.negatives)
+        self._shown = torch.zeros(len(self.question.splats), len(asked.phrases) + 1)
+        outputs = run.pipeline.datamanager.train_dataparser_outputs
+        self._transform, self._scale = outputs.dataparser_transform, float(outputs.dataparser_scale)
+
+    @torch.no_grad()
+    def see(self, view: View) -> tuple[Picture, Look, list[Sighting]]:
+        """Render, relevancy, and what of each phrase is found in it."""
+        camera = view.camera.to(self.model.device)
+        rgb = torch.as_tensor(self.model.get_outputs(camera)["rgb"])
+        look = self.question.look(self.model.pinhole(camera))
+        sightings = [sight(one, look.alpha, self.threshold) for one in look.relevancy]
+        return (rgb.clamp(0, 1) * 255).round().byte().cpu().numpy(), look, sightings
+
+    def remember(self, view: View, sightings: list[Sighting]) -> None:
+        """Add what the Gaussians show in a view's masks."""
+        masks = np.stack([sighting.mask for sighting in sightings])
+        self._shown += self.question.shown(self.model.pinhole(view.camera), masks)
+
+    def places(self) -> list[Place]:
+        """Of all phrases, by the views remembered."""
+        return places(self.question.of_gaussians(), self.question.splats, self.threshold, self._shown)
+
+    def shares(self, place: Place, views: Sequence[View]) -> list[float]:
+        """How much of the place each view has in its picture."""
+        splats = self.question.splats
+        selected = splats[place.mask.to(splats.means.device)]
+        return [share_in_picture(selected, self.model.pinhole(view.camera)) for view in views]
+
+    def boxes(self, place: Place) -> dict[str, Any] | None:
+        """In both coordinates; None where no Gaussian is selected."""
+        if place.box is None:
+            return None
+        return {"scene": _numbers(place.box), "data": _numbers(in_data(place.box, self._transform, self._scale))}
+
+
+def _numbers(box: OrientedBox) -> dict[str, Any]:
+    parts = {"centre": box.centre, "axes": box.axes, "size": box.size, "corners": box.corners()}
+    return {name: np.round(values.double().cpu().numpy(), 6).tolist() for name, values in parts.items()}
+
+
+def _row(view: View, sighting: Sighting) -> dict[str, Any]:
+    """What the answer says of one phrase in one view; its clarity is still to be weighed by how much the view cuts off."""
+    height, width = sighting.mask.shape
+    boxes = []
+    for part in sighting.parts:
+        x1, y1, x2, y2 = part.box
+        normalised = [round(x1 / width, 6), round(y1 / height, 6), round(x2 / width, 6), round(y2 / height, 6)]
+        boxes.append(
+            {
+                "pixels": list(part.box),
+                "normalised": normalised,
+                "area_pixels": part.area,
+                "area": round(part.area / (width * height), 6),
+                "peak": round(part.peak, 4),
+            }
+        )
+    return {"view": view.name, "clarity": sighting.clarity, "peak": round(sighting.peak, 4), "boxes": boxes, "files": None}
+
+
+def _write_sighting(
+    out: Path, stem: str, render: Picture, look: Look, phrase: int, sighting: Sighting, asked: Asked
+) -> dict[str, str]:
+    relevancy = look.relevancy[phrase]
+    files = {
+        "relevancy": _write_picture(out, f"{stem}_relevancy.png", relevancy_picture(render, relevancy, asked.threshold)),
+        "mask": _write_picture(out, f"{stem}_mask.png", np.where(sighting.mask, np.uint8(255), np.uint8(0))),
+        "found": _write_picture(out, f"{stem}_found.png", found_picture(render, sighting)),
+    }
+    if asked.raw:
+        buffer = io.BytesIO()
+        np.save(buffer, relevancy, allow_pickle=False)
+        files["values"] = f"{stem}_relevancy.npy"
+        _write(out / files["values"], buffer.getvalue())
+    return files
+
+
+def _write_picture(out: Path, name: str, picture: Picture) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    _write(out / name, buffer.getvalue())
+    return name
+
+
+def _write(path: Path, content: bytes) -> None:
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            partial.write_bytes(content)
+
+
+@contextmanager
+def _film(asked: Asked, out: Path) -> Iterator[Film | None]:
+    """A film whose frames are gone afterwards; None where no video is asked for."""
+    if asked.fps is None:
+        yield None
+        return
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".frames-") as folder:
+            yield Film(Path(folder), asked.threshold)
+
+
+def _write_videos(film: Film | None, folders: list[str], out: Path, asked: Asked) -> list[str | None]:
+    if film is None or asked.fps is None:
+        return [None] * len(folders)
+    names: list[str | None] = []
+    with bar("Encoding", len(folders)) as report:
+        for k, folder in enumerate(folders):
+            frames = film.frames(k)
+            first = next(frames)
+            name = f"{folder}/relevancy.mp4"
+            with _writing(out / name):
+                (out / folder).mkdir(parents=True, exist_ok=True)
+                write_mp4(out / name, itertools.chain([first], frames), first.shape[1], first.shape[0], asked.fps)
+            names.append(name)
+            report(k + 1)
+    return names
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against a file into a message for the user."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{path} cannot be written ({reason}); make room or choose another folder with --out") from None

@@ -1,1 +1,0 @@
-"""One HTML page about a run, with everything in it that it shows."""

@@ -1,1 +1,0 @@
-"""Which Gaussians a user means: selecting, growing, cleaning, and the box around them."""

@@ -1,0 +1,1 @@
+"""Gaussians and cameras as data: formats and orbits."""

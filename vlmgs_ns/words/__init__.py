@@ -1,0 +1,1 @@
+"""From a phrase to Gaussians: find, connect, clean, box, place, export."""

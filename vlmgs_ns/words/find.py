@@ -1,0 +1,90 @@
+"""From the relevancy of every Gaussian to the Gaussians of an object.
+
+Features of single Gaussians are noisy: holes open in an object where one falls just short. Relevancy is therefore averaged over
+Gaussians that touch before it is held against the threshold, and what passes is cleaned (`clean`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vlmgs_ns.words.clean import LEAST_OPACITY, LEAST_SHARE, cleaned
+
+if TYPE_CHECKING:
+    from vlmgs_ns.splats.gaussians import Splats
+    from vlmgs_ns.words.connect import Neighbours
+
+THRESHOLD = 0.5
+"""A tie with the hardest negative."""
+REACH_TO_REMOVE = 0.1
+"""`reach` for an object that is taken out of a scene: its rim, where features mix with what is behind, would stay as a ghost."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What each phrase selects."""
+
+    masks: Tensor  # [N, P] bool
+    relevancy: Tensor  # [N, P] in [0, 1], as it was held against the threshold
+    above: tuple[int, ...]
+    """Gaussians above the threshold, for each phrase, before they were cleaned."""
+    faint: int
+    """Dropped for their opacity, of all phrases together."""
+    apart: int
+    """Dropped with the part they belong to."""
+
+    @property
+    def mask(self) -> Tensor:  # [N] bool
+        """What any phrase selects."""
+        return self.masks.any(dim=1)
+
+    def labels(self) -> Tensor:  # [N] int32
+        """The number of the phrase that selects a Gaussian, the more relevant one of several; −1 for none."""
+        if self.masks.shape[1] == 0:
+            return torch.full((len(self.masks),), -1, dtype=torch.int32)
+        best = self.relevancy.masked_fill(~self.masks, -1.0).argmax(dim=1)
+        return torch.where(self.mask, best, -1).int()
+
+
+def find(
+    relevancy: Tensor,  # [N, P] in [0, 1]
+    splats: Splats,
+    neighbours: Neighbours,
+    *,
+    threshold: float = THRESHOLD,
+    average: bool = True,
+    least_opacity: float = LEAST_OPACITY,
+    least_share: float = LEAST_SHARE,
+    reach: float = 0.0,
+) -> Found:
+    """Select Gaussians for each phrase.
+
+    Args:
+        relevancy: of every Gaussian for every phrase.
+        splats: all Gaussians of the scene.
+        neighbours: of the same scene.
+        threshold: Gaussians more relevant are selected.
+        average: hold the mean over touching Gaussians against the threshold, weighted by opacity.
+        least_opacity, least_share: as `cleaned` takes them, for each phrase on its own.
+        reach: grow what is left through touching Gaussians of relevancy down to this much below the threshold.
+
+    Raises:
+        ValueError: as `cleaned`.
+    """
+    held = neighbours.averaged(relevancy, splats.opacities).float() if average else relevancy.detach().cpu().float()
+    above = held > threshold
+    parts = [cleaned(column, splats, neighbours, least_opacity, least_share) for column in above.unbind(1)]
+    masks = [part.mask for part in parts]
+    if reach > 0:
+        masks = [neighbours.grow(mask, held[:, k] > threshold - reach) for k, mask in enumerate(masks)]
+    return Found(
+        torch.stack(masks, dim=1) if masks else above,
+        held,
+        tuple(above.sum(dim=0).tolist()),
+        sum(part.faint for part in parts),
+        sum(part.apart for part in parts),
+    )
