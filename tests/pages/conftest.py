@@ -34,7 +34,7 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    from vlmgs_ns.commands.scene import SceneSettings
+    from vlmgs_ns.toy.make import SceneSettings
     from vlmgs_ns.pages.demo import run_demo
 
     out = tmp_path_factory.mktemp("report") / "a demo"
