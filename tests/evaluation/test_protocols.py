@@ -12,7 +12,6 @@ import torch
 
 from vlmgs_ns.evaluation.labels import LabelledObject, LabelledScene, LabelledView
 from vlmgs_ns.evaluation.protocols import protocol_a, protocol_b, protocol_c
-from vlmgs_ns.evaluation.report import Report, Row, summarise
 
 Grid = Sequence[Sequence[float]]
 
@@ -245,30 +244,6 @@ def test_gradients_and_half_precision_are_no_obstacle() -> None:
     assert protocol_a(room(BOTH), maps).scores == {"localisation": 1.0}
 
 
-def report(scene: str, *values: float, protocol: str = "A", **settings: float) -> Report:
-    rows = tuple(Row(f"{k}.jpg", "ball", {"localisation": value}) for k, value in enumerate(values))
-    return Report(protocol, "", scene, settings, rows)
-
-
-def test_the_two_means_of_several_scenes() -> None:
-    summary = summarise([report("one", 1, 1, 1, 0), report("two", 0)])
-    assert summary.over_pairs == {"localisation": pytest.approx(3 / 5)}
-    assert summary.over_scenes == {"localisation": pytest.approx((3 / 4 + 0) / 2)}
-
-
-def test_reports_that_do_not_belong_together_are_never_mixed() -> None:
-    with pytest.raises(ValueError, match="one was measured by protocol A and two by B"):
-        summarise([report("one", 1), report("two", 1, protocol="B")])
-    with pytest.raises(ValueError, match=r"threshold is 0\.5 in one and 0\.6 in two"):
-        summarise([report("one", 1, threshold=0.5), report("two", 1, threshold=0.6)])
-    with pytest.raises(ValueError, match=r"threshold is None in one and 0\.6 in two"):
-        summarise([report("one", 1), report("two", 1, threshold=0.6)])
-    with pytest.raises(ValueError, match="'one' is there twice"):
-        summarise([report("one", 1), report("one", 0)])
-    with pytest.raises(ValueError, match="no report"):
-        summarise([])
-
-
 def test_reports_are_written_as_json(tmp_path: Path) -> None:
     scene = protocol_b(room(BOTH), answers(PERFECT), threshold=0.5, settings={"encoder": "ViT-B-16"})
     path = tmp_path / "eval" / "room.json"
@@ -285,8 +260,4 @@ def test_reports_are_written_as_json(tmp_path: Path) -> None:
         "average_precision": 1.0,
         "argmax_iou": 1.0,
     }
-    summary = summarise([scene])
-    summary.write(path)
-    content = json.loads(path.read_text(encoding="utf-8"))
-    assert content["mean_over_pairs"] == content["mean_over_scenes"] == content["scenes"]["room"]["scores"]
     assert [entry.name for entry in path.parent.iterdir()] == ["room.json"]

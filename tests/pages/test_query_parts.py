@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from vlmgs_ns.evaluation.pictures import PREDICTION
+from vlmgs_ns.evaluation.overlays import PREDICTION
 from vlmgs_ns.pages.query import check_folder, folders_of
 from vlmgs_ns.pages.query_film import Film
 from vlmgs_ns.pages.query_page import page

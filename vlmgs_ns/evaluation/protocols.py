@@ -36,7 +36,7 @@ from vlmgs_ns.evaluation.metrics import (
     iou,
     pixel_accuracy,
 )
-from vlmgs_ns.evaluation.report import Report, Row, Scores, Setting
+from vlmgs_ns.evaluation.scores import Report, Row, Scores, Setting
 
 Array = Tensor | npt.NDArray[Any]
 RelevancyOf = Callable[[LabelledView, Sequence[str]], Array | None]

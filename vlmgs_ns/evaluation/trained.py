@@ -10,7 +10,7 @@ from vlmgs_ns.evaluation import protocols
 from vlmgs_ns.evaluation.labels import LabelledScene, LabelledView
 from vlmgs_ns.evaluation.lerf import read_lerf
 from vlmgs_ns.evaluation.lerf_ovs import read_lerf_ovs
-from vlmgs_ns.evaluation.report import Report
+from vlmgs_ns.evaluation.scores import Report
 from vlmgs_ns.evaluation.threed_ovs import read_3d_ovs
 from vlmgs_ns.evaluation.toy_labels import read_toy
 from vlmgs_ns.system.errors import InputError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vlmgs_ns.evaluation.pictures import PREDICTION, outline, overlay
+from vlmgs_ns.evaluation.overlays import PREDICTION, outline, overlay
 from vlmgs_ns.evaluation.toy_labels import read_toy
 from vlmgs_ns.pages.embed import LONGER_SIDE, Picture
 from vlmgs_ns.pages.held_out import evenly_spaced, to_bytes

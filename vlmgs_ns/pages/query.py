@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vlmgs_ns.evaluation.pictures import Picture
+from vlmgs_ns.evaluation.overlays import Picture
 from vlmgs_ns.pages.query_film import Film
 from vlmgs_ns.pages.query_page import page
 from vlmgs_ns.pages.query_pictures import found_picture, relevancy_picture

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vlmgs_ns.evaluation.pictures import Picture
+from vlmgs_ns.evaluation.overlays import Picture
 from vlmgs_ns.pages.query_pictures import even, relevancy_picture
 from vlmgs_ns.words.question import Floats
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vlmgs_ns.evaluation.pictures import PREDICTION, Picture, outline, overlay
+from vlmgs_ns.evaluation.overlays import PREDICTION, Picture, outline, overlay
 from vlmgs_ns.words.question import Floats
 from vlmgs_ns.words.sighting import Sighting
 
