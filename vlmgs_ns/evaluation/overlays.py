@@ -31,7 +31,7 @@ def overlay(
 
 
 def outline(mask: Mask) -> Mask:
-    """Return the rim of a mask, [H, W]: its pixels with a neighbour outside it, up, down, left or right, or beyond the picture."""
+    """Return the rim of a mask, [H, W]: its pixels with a neighbour, up, down, left or right, outside it or the picture."""
     padded = np.pad(mask, 1)
     surrounded = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask & ~surrounded
