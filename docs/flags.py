@@ -1,6 +1,6 @@
-"""The README's table of flags, made from the fields of our configs and their docstrings.
+"""Write docs/flags.md, the table of flags, from the fields of our configs and their docstrings.
 
-``python docs/flags.py`` writes it between the table's markers; a test asserts that it is up to date.
+``python docs/flags.py`` writes it; a test asserts that it is up to date.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from pathlib import Path
 from vlmgs_ns.method.datamanager import VlmFastGSDatamanagerConfig
 from vlmgs_ns.method.model import VlmFastGSModelConfig
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-BEGIN, END = "<!-- flags -->\n", "<!-- end of flags -->"
+PAGE = Path(__file__).with_name("flags.md")
+HEAD = """# Flags
+
+The flags that this project adds to `ns-train vlm-fastgs`, or gives another default.
+
+Written by `python docs/flags.py` from the configs' docstrings: edit those. All of nerfstudio's Splatfacto flags are there as well
+(`ns-train vlm-fastgs --help`). A whole number counts iterations; where a fraction is allowed, it is one of the run.
+
+"""
 CONFIGS = {
     "--pipeline.model.": VlmFastGSModelConfig,
     "--pipeline.datamanager.": VlmFastGSDatamanagerConfig,
@@ -49,23 +56,15 @@ def fields(prefix: str, config: object) -> Iterator[tuple[str, object, str]]:
             yield flag, value, text
 
 
-def table() -> str:
-    """The table in markdown."""
+def page() -> str:
+    """Return the page in markdown."""
     rows = ["| flag | default | what it does |", "|---|---|---|"]
     for prefix, config in CONFIGS.items():
         for flag, default, text in fields(prefix, config()):
             shown = default if default != "" else '""'
             rows.append(f"| `{flag}` | `{shown}` | {text.replace('|', chr(92) + '|')} |")
-    return "\n".join(rows) + "\n"
-
-
-def with_table(text: str) -> str:
-    """The README's text with the present table in it."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    assert after, f"README.md has no {BEGIN.strip()} … {END}"
-    return before + BEGIN + table() + END + after
+    return HEAD + "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")

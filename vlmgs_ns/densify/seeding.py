@@ -37,7 +37,7 @@ def uniform_points(
     centre: Tensor,  # [3]
     half_size: float,
 ) -> Tensor:
-    """Points uniform in the cube centre ± half_size (METHODS.md, sparse start). [count, 3]."""
+    """Points uniform in the cube centre ± half_size (docs/methods.md, sparse start). [count, 3]."""
     return centre + (2 * torch.rand(count, 3, device=centre.device) - 1) * half_size
 
 

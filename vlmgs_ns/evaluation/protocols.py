@@ -1,4 +1,4 @@
-"""The three ways in which a semantic field is measured (METHODS.md, section 4), which must never be mixed.
+"""The three ways in which a semantic field is measured (docs/methods.md), which must never be mixed.
 
 A   LERF boxes: is the greatest pixel of the relevancy map inside a box of the phrase?
 B   LERF-OVS 2-D: IoU of the thresholded relevancy map. Beside it, IoU of the arg max over the label set, as 3D-OVS measures, and

@@ -1,4 +1,4 @@
-"""Unseen viewpoints among the training cameras, for the novel-view round (METHODS.md, section 2, phase 3).
+"""Unseen viewpoints among the training cameras, for the novel-view round (docs/methods.md).
 
 A new camera stands at a random convex combination of a few neighbouring cameras that are turned alike, so it stays inside the
 convex hull of the positions, where photos from around it say what it should see. Its rotation is their weighted mean, slightly

@@ -36,7 +36,7 @@ TASKS: dict[Phase, str] = {
         "Give the boxes in the first picture."
     ),
 }
-"""What to look for, by phase (METHODS.md: VLM-Instruct-FastGS)."""
+"""What to look for, by phase (docs/methods.md: VLM-Instruct-FastGS)."""
 
 REPLY_SCHEMA: dict[str, Any] = {
     "type": "object",

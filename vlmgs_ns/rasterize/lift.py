@@ -1,7 +1,7 @@
 """From pixels back to Gaussians: the adjoint of rendering.
 
 `lift` gives, for each Gaussian, the blending mass Σ alpha·transmittance·G over the pixels of a map G: exact and
-occlusion-aware (METHODS.md, section 2). It is the vector-Jacobian product of the rasteriser in its colours, so that
+occlusion-aware (docs/methods.md). It is the vector-Jacobian product of the rasteriser in its colours, so that
 ⟨render(F), G⟩ = ⟨F, lift(G)⟩. `contribution_counts` counts pixels instead of weighing them (FastGS' scores).
 Both take the `info` of a `rasterization` call, and look at the same splats.
 """

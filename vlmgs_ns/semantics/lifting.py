@@ -1,7 +1,7 @@
 """Features for Gaussians without training: every pixel gives its feature to the Gaussians that it shows.
 
 F_i = Σ_p w_ip f_p / Σ_p w_ip over the pixels p of all views, w = alpha · transmittance: one adjoint of the rasteriser per view
-(METHODS.md, section 4; Occam's LGS). Views are streamed, maps are lifted a few channels at a time, and a `Projection` lets a
+(docs/methods.md; Occam's LGS). Views are streamed, maps are lifted a few channels at a time, and a `Projection` lets a
 million Gaussians hold 64 numbers each instead of 512. `fit_field` then teaches them to a semantic field: the warm start.
 """
 
