@@ -4,7 +4,7 @@
         [--variants "warm, one tile size" ...] [--iterations 500] [--size 200] [--report] [--scaling]
 
 For each seed one geometry (lite method, no guidance), shared by all rows and kept on disk, then the stage with the lite settings:
-`semantic_oracle.py` says what the encoders are. Protocols A, B and C (METHODS.md, section 4) on the held-out views; the threshold
+`semantic_oracle.py` says what the encoders are. Protocols A, B and C (docs/methods.md) on the held-out views; the threshold
 is 0.5, a tie with the hardest negative, for all scenes, encoders and modes. A run is a process of its own and one JSON file;
 those that are there are not repeated. OUT then holds `results.json`, `results.md` and `quality.png`.
 
