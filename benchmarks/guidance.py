@@ -135,12 +135,12 @@ def ask_for_everything(trainer: Any) -> None:
     from vlmgs_ns.guidance import regions
 
     regions.LIMITS["detail"] = regions.Limits(1, 1.0, 1.0)
-    trainer.pipeline.model.start_guidance(Everywhere(), None)
+    trainer.pipeline.start_guidance(Everywhere(), None)
 
 
 def ask_the_oracle(trainer: Any) -> None:
     """Let the oracle answer in place of the backend that the settings chose."""
-    trainer.pipeline.model.start_guidance(Oracle(trainer.config.data), None)
+    trainer.pipeline.start_guidance(Oracle(trainer.config.data), None)
 
 
 PREPARE = {"+ oracle": ask_the_oracle, "+ everywhere": ask_for_everything}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vlmgs_ns.guidance.question import Answer, Coordinates, Question
-from vlmgs_ns.guidance.training_scene import Shot, Viewpoint
+from vlmgs_ns.guidance.training_scene import Render, Viewpoint
 from vlmgs_ns.rasterize import rasterization
 
 WIDTH, HEIGHT, FOCAL = 48, 36, 40.0
@@ -27,8 +27,8 @@ def look_at(eye: tuple[float, float, float]) -> Tensor:  # [3, 4]
     return torch.stack([right, torch.linalg.cross(back, right), back, position], dim=-1)
 
 
-class SmallStudio:
-    """`Studio` over Gaussians that nobody trains; what is planted is only counted."""
+class SmallScene:
+    """`TrainingScene` over Gaussians that nobody trains; what is planted is only counted."""
 
     def __init__(self) -> None:
         g = torch.Generator().manual_seed(0)
@@ -41,13 +41,16 @@ class SmallStudio:
         self.opacities = torch.full((BALL + SHELL,), 0.95)
         self.colors = torch.rand(BALL + SHELL, 3, generator=g)
         self.planted: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.shots = 0
+        self.renders = self.steps = 0
         self.dim = False
         K = torch.tensor([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
         self.points = [
             Viewpoint(look_at((1.5 * math.cos(k * math.pi / 3), 1.5 * math.sin(k * math.pi / 3), 0.3)), K, WIDTH, HEIGHT, k)
             for k in range(6)
         ]
+
+    def begin_step(self) -> None:
+        self.steps += 1
 
     def viewpoints(self) -> list[Viewpoint]:
         return self.points
@@ -56,14 +59,14 @@ class SmallStudio:
         assert viewpoint.photo is not None
         return torch.full((HEIGHT, WIDTH, 3), viewpoint.photo / 10)
 
-    def shoot(self, viewpoint: Viewpoint) -> Shot:
-        self.shots += 1
+    def render(self, viewpoint: Viewpoint) -> Render:
+        self.renders += 1
         quats = torch.tensor([[1.0, 0, 0, 0]]).repeat(len(self.means), 1)
         image, alpha, info = rasterization(
             self.means, quats, self.scales, self.opacities, self.colors, viewpoint.opencv.inverse()[None], viewpoint.K[None],
             viewpoint.width, viewpoint.height, render_mode="RGB+ED",
         )  # fmt: skip
-        return Shot(image[0, ..., :3].clamp(0, 1), image[0, ..., 3], alpha[0, ..., 0], info)
+        return Render(image[0, ..., :3].clamp(0, 1), image[0, ..., 3], alpha[0, ..., 0], info)
 
     def centre(self) -> Tensor:
         return torch.zeros(3)

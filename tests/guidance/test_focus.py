@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.guidance.small_world import BALL, SHELL, SmallStudio
+from tests.guidance.small_world import BALL, SHELL, SmallScene
 from tests.rasterize.scenes import flat_splats
 from vlmgs_ns.guidance.focus import GLIMPSE, MAJORITY, TracedView, focus, seen_mass
 from vlmgs_ns.rasterize import rasterization
@@ -69,17 +69,17 @@ def test_no_views_and_empty_masks_choose_nothing() -> None:
 
 def test_boxes_around_a_ball_are_about_the_ball_and_their_inverse_about_the_rest() -> None:
     """The pixels of the ball's boxes also show the shell behind it; together the views tell them apart."""
-    studio = SmallStudio()
-    shots = [studio.shoot(point) for point in studio.points]
+    scene = SmallScene()
+    renders = [scene.render(point) for point in scene.points]
     boxes = []
-    for shot in shots:
-        box = torch.zeros(shot.depth.shape, dtype=torch.bool)
-        near = torch.nonzero(shot.depth < 2.0)
+    for render in renders:
+        box = torch.zeros(render.depth.shape, dtype=torch.bool)
+        near = torch.nonzero(render.depth < 2.0)
         (top, left), (bottom, right) = near.amin(0).tolist(), near.amax(0).tolist()
         box[top : bottom + 1, left : right + 1] = True
         boxes.append(box)
-        assert (box & (shot.depth > 2.0)).sum() > 30  # corners
-    chosen = focus((TracedView(shot.info, box) for shot, box in zip(shots, boxes, strict=True)), 1000) > 0
+        assert (box & (render.depth > 2.0)).sum() > 30  # corners
+    chosen = focus((TracedView(render.info, box) for render, box in zip(renders, boxes, strict=True)), 1000) > 0
     assert chosen[:BALL].sum() > 0.8 * BALL and not chosen[BALL:].any()
-    chosen = focus((TracedView(shot.info, ~box) for shot, box in zip(shots, boxes, strict=True)), 1000) > 0
+    chosen = focus((TracedView(render.info, ~box) for render, box in zip(renders, boxes, strict=True)), 1000) > 0
     assert chosen[BALL:].sum() > 0.3 * SHELL and not chosen[:BALL].any()

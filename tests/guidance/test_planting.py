@@ -7,18 +7,21 @@ from torch import Tensor
 
 from tests.guidance.test_photo_depth import BOARD, FOCAL, HEIGHT, WALL, WIDTH, K, picture
 from vlmgs_ns.guidance.planting import plant
-from vlmgs_ns.guidance.training_scene import Shot, Viewpoint, nearest
+from vlmgs_ns.guidance.training_scene import Render, Viewpoint, nearest
 
 PLACES = [(0.0, 0.0), (-0.3, 0.0), (0.3, 0.05), (0.0, 0.3), (0.05, -0.3)]
 OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
 
 
-class Studio:
+class FlatScene:
     """The wall and the board, photographed; the render is what the test says."""
 
     def __init__(self, render: Tensor, coverage: Tensor, plain: bool = False) -> None:
-        self.render, self.coverage, self.plain = render, coverage, plain
+        self.rgb, self.coverage, self.plain = render, coverage, plain
         self.means, self.colors, self.sizes = torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0)
+
+    def begin_step(self) -> None:
+        pass
 
     def viewpoints(self) -> list[Viewpoint]:
         poses = [torch.cat([OPENGL, torch.tensor([[x], [y], [0.0]])], dim=1) for x, y in PLACES]
@@ -28,8 +31,8 @@ class Studio:
         assert viewpoint.photo is not None
         return picture(*PLACES[viewpoint.photo], self.plain)
 
-    def shoot(self, viewpoint: Viewpoint) -> Shot:
-        return Shot(self.render, torch.full((HEIGHT, WIDTH), 3.0), self.coverage, {})
+    def render(self, viewpoint: Viewpoint) -> Render:
+        return Render(self.rgb, torch.full((HEIGHT, WIDTH), 3.0), self.coverage, {})
 
     def centre(self) -> Tensor:
         return torch.tensor([0.0, 0.0, 3.0])
@@ -45,8 +48,8 @@ class Studio:
         return len(means)
 
 
-def run(studio: Studio, region: Tensor, count: int = 200, seed: int = 0, fill_gaps: bool = False) -> int:
-    return plant(studio.viewpoints()[0], region, count, studio, seed, fill_gaps)
+def run(scene: FlatScene, region: Tensor, count: int = 200, seed: int = 0, fill_gaps: bool = False) -> int:
+    return plant(scene.viewpoints()[0], region, count, scene, seed, fill_gaps)
 
 
 EVERYWHERE = torch.ones(HEIGHT, WIDTH, dtype=torch.bool)
@@ -60,16 +63,16 @@ def columns_and_rows(means: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def test_they_stand_on_what_the_photos_show_with_its_colour() -> None:
-    studio = Studio(GREY, COVERED)
-    count = run(studio, EVERYWHERE)
+    scene = FlatScene(GREY, COVERED)
+    count = run(scene, EVERYWHERE)
     assert 100 < count <= 200
-    z = studio.means[:, 2]
+    z = scene.means[:, 2]
     on_wall, on_board = (z - WALL).abs() < 0.06 * WALL, (z - BOARD).abs() < 0.06 * BOARD
     assert (on_wall | on_board).float().mean() > 0.9 and on_wall.any() and on_board.any()
-    columns, rows = columns_and_rows(studio.means)
-    assert torch.equal(studio.colors, picture(0, 0)[rows, columns])
+    columns, rows = columns_and_rows(scene.means)
+    assert torch.equal(scene.colors, picture(0, 0)[rows, columns])
     # four pixels at most, seen from here
-    assert (studio.sizes * FOCAL / z <= 4.0 + 1e-4).all() and (studio.sizes > 0).all()
+    assert (scene.sizes * FOCAL / z <= 4.0 + 1e-4).all() and (scene.sizes > 0).all()
 
 
 def test_only_in_the_region_and_only_where_the_render_is_wrong() -> None:
@@ -77,20 +80,20 @@ def test_only_in_the_region_and_only_where_the_render_is_wrong() -> None:
     render[:, WIDTH // 2 :] = 0.5
     region = torch.zeros_like(EVERYWHERE)
     region[: HEIGHT // 2] = True
-    studio = Studio(render, COVERED)
-    assert run(studio, region) > 20
-    columns, rows = columns_and_rows(studio.means)
+    scene = FlatScene(render, COVERED)
+    assert run(scene, region) > 20
+    columns, rows = columns_and_rows(scene.means)
     assert (columns >= WIDTH // 2).all() and (rows < HEIGHT // 2).all()
 
 
 def test_a_right_render_gets_nothing() -> None:
-    assert run(Studio(picture(0, 0), COVERED), EVERYWHERE) == 0
-    assert run(Studio(GREY, COVERED), torch.zeros_like(EVERYWHERE)) == 0
-    assert run(Studio(GREY, COVERED), EVERYWHERE, count=0) == 0
+    assert run(FlatScene(picture(0, 0), COVERED), EVERYWHERE) == 0
+    assert run(FlatScene(GREY, COVERED), torch.zeros_like(EVERYWHERE)) == 0
+    assert run(FlatScene(GREY, COVERED), EVERYWHERE, count=0) == 0
 
 
 def test_the_draw_depends_on_its_seed_alone() -> None:
-    first, again, other = (Studio(GREY, COVERED) for _ in range(3))
+    first, again, other = (FlatScene(GREY, COVERED) for _ in range(3))
     torch.manual_seed(0)
     run(first, EVERYWHERE)
     before = torch.random.get_rng_state()
@@ -103,7 +106,7 @@ def test_the_draw_depends_on_its_seed_alone() -> None:
 def test_gaps_without_texture_are_filled_at_the_depth_around_them_if_asked() -> None:
     coverage = torch.ones(HEIGHT, WIDTH)
     coverage[20:30, 20:40] = 0.1
-    plain = Studio(GREY, coverage, plain=True)
+    plain = FlatScene(GREY, coverage, plain=True)
     assert run(plain, EVERYWHERE) == 0
     assert run(plain, EVERYWHERE, fill_gaps=True) == 200
     assert torch.allclose(plain.means[:, 2], torch.tensor(3.0))
@@ -113,11 +116,11 @@ def test_gaps_without_texture_are_filled_at_the_depth_around_them_if_asked() -> 
 
 def test_after_a_reset_of_the_opacities_nothing_is_a_gap() -> None:
     """Everything is faint then, but nothing is missing."""
-    assert run(Studio(GREY, 0.05 * COVERED, plain=True), EVERYWHERE, fill_gaps=True) == 0
+    assert run(FlatScene(GREY, 0.05 * COVERED, plain=True), EVERYWHERE, fill_gaps=True) == 0
 
 
 def test_nearest_cameras_leave_out_the_one_that_asks() -> None:
-    cameras = Studio(GREY, COVERED).viewpoints()
+    cameras = FlatScene(GREY, COVERED).viewpoints()
     distances = [float((camera.camera_to_world[:, 3] - cameras[1].camera_to_world[:, 3]).norm()) for camera in cameras]
     found = nearest(cameras, cameras[1], 3)
     assert 1 not in [camera.photo for camera in found]

@@ -6,29 +6,29 @@ import numpy as np
 import pytest
 import torch
 
-from tests.guidance.small_world import HEIGHT, WIDTH, Scripted, SmallStudio, says
+from tests.guidance.small_world import HEIGHT, WIDTH, Scripted, SmallScene, says
 from vlmgs_ns.guidance.backends.residual import ResidualBackend
 from vlmgs_ns.guidance.config import choose_views
 from vlmgs_ns.guidance.question import Evidence, Phase
 from vlmgs_ns.guidance.questions import Survey, pixels, survey
 
 
-def ask(phase: Phase, count: int = 3, step: int = 10, studio: SmallStudio | None = None, size: int = 640, **more) -> Survey:
+def ask(phase: Phase, count: int = 3, step: int = 10, scene: SmallScene | None = None, size: int = 640, **more) -> Survey:
     backend = more.pop("backend", ResidualBackend())
-    return survey(phase, count, step, studio or SmallStudio(), backend, size, more.pop("earlier", {}))
+    return survey(phase, count, step, scene or SmallScene(), backend, size, more.pop("earlier", {}))
 
 
 @pytest.mark.parametrize("phase", ["detail", "background", "compare"])
 def test_photos_views_are_asked_about_with_their_photo_and_depth(phase: Phase) -> None:
-    studio = SmallStudio()
-    found = ask(phase, studio=studio)
+    scene = SmallScene()
+    found = ask(phase, scene=scene)
     assert [point.photo for point in found.viewpoints] == choose_views(phase, 3, 6, 10)
     for point, question in zip(found.viewpoints, found.questions, strict=True):
-        shot, evidence = studio.shoot(point), question.evidence
-        assert question.phase == phase and (question.pictures[0] == pixels(shot.rgb)).all()
+        render, evidence = scene.render(point), question.evidence
+        assert question.phase == phase and (question.pictures[0] == pixels(render.rgb)).all()
         assert evidence.photo is not None and np.allclose(evidence.photo, (point.photo or 0) / 10)
-        assert evidence.depth is not None and np.allclose(evidence.depth, shot.depth)
-        assert evidence.coverage is not None and np.allclose(evidence.coverage, shot.coverage)
+        assert evidence.depth is not None and np.allclose(evidence.depth, render.depth)
+        assert evidence.coverage is not None and np.allclose(evidence.coverage, render.coverage)
         assert evidence.subject == pytest.approx((0.5, 0.5), abs=1e-4)  # every camera looks at the centre
         assert evidence.disagreement is None and evidence.earlier is None
         assert len(question.pictures) == (2 if phase == "compare" else 1)
@@ -46,9 +46,9 @@ def test_an_earlier_render_is_evidence_if_it_has_the_same_size() -> None:
 
 
 def test_new_viewpoints_have_no_photo_but_neighbours_that_do() -> None:
-    studio = SmallStudio()
-    found = ask("novel", 4, studio=studio)
-    cameras = torch.stack([point.camera_to_world for point in studio.points])
+    scene = SmallScene()
+    found = ask("novel", 4, scene=scene)
+    cameras = torch.stack([point.camera_to_world for point in scene.points])
     assert len(found.questions) == 4
     for point, question in zip(found.viewpoints, found.questions, strict=True):
         assert point.photo is None and question.evidence.photo is None and len(question.pictures) == 1
@@ -63,10 +63,10 @@ def test_new_viewpoints_have_no_photo_but_neighbours_that_do() -> None:
 
 def test_no_new_viewpoint_stands_too_near_to_a_surface() -> None:
     """A tenth of the scene's extent must be free in front; in a scene of extent 100 the shell 3 units away is too near."""
-    studio = SmallStudio()
-    assert len(ask("novel", 3, studio=studio).questions) == 3
-    studio.extent = lambda: 100.0  # type: ignore[method-assign]
-    assert ask("novel", 3, studio=studio).questions == []
+    scene = SmallScene()
+    assert len(ask("novel", 3, scene=scene).questions) == 3
+    scene.extent = lambda: 100.0  # type: ignore[method-assign]
+    assert ask("novel", 3, scene=scene).questions == []
 
 
 def test_a_prompt_states_the_size_that_the_model_will_see() -> None:
@@ -74,27 +74,27 @@ def test_a_prompt_states_the_size_that_the_model_will_see() -> None:
     backend = Scripted(says(None), coordinates="pixels")
     prompts = [ask("detail", 1, backend=backend, size=size).questions[0].prompt for size in (640, 30)]
     assert "28 wide and 28 high" in prompts[0] and "28 wide and 28 high" in prompts[1]
-    studio = SmallStudio()
-    studio.points = [type(p)(p.camera_to_world, p.K, 300, 200, p.photo) for p in studio.points]
-    studio.photo = lambda viewpoint: torch.zeros(200, 300, 3)  # type: ignore[method-assign]
-    assert "280 wide and 196 high" in ask("detail", 1, studio=studio, backend=backend, size=640).questions[0].prompt
-    assert "140 wide and 84 high" in ask("detail", 1, studio=studio, backend=backend, size=150).questions[0].prompt
-    assert "thousandths" in ask("detail", 1, studio=studio, size=150).questions[0].prompt
+    scene = SmallScene()
+    scene.points = [type(p)(p.camera_to_world, p.K, 300, 200, p.photo) for p in scene.points]
+    scene.photo = lambda viewpoint: torch.zeros(200, 300, 3)  # type: ignore[method-assign]
+    assert "280 wide and 196 high" in ask("detail", 1, scene=scene, backend=backend, size=640).questions[0].prompt
+    assert "140 wide and 84 high" in ask("detail", 1, scene=scene, backend=backend, size=150).questions[0].prompt
+    assert "thousandths" in ask("detail", 1, scene=scene, size=150).questions[0].prompt
 
 
 @pytest.mark.parametrize("phase", ["detail", "background", "novel", "compare"])
 def test_a_backend_without_need_of_evidence_is_given_none_at_the_size_it_looks_at(phase: Phase) -> None:
     backend = Scripted(says(None))
     backend.needs_evidence = False
-    studio, small = SmallStudio(), (HEIGHT // 2, WIDTH // 2, 3)
-    studio.photo = lambda viewpoint: torch.zeros(viewpoint.height, viewpoint.width, 3)  # type: ignore[method-assign]
-    found = ask(phase, studio=studio, backend=backend, size=WIDTH // 2)
-    assert studio.shots == 3  # one per view: also the clear view from a new viewpoint is rendered once
+    scene, small = SmallScene(), (HEIGHT // 2, WIDTH // 2, 3)
+    scene.photo = lambda viewpoint: torch.zeros(viewpoint.height, viewpoint.width, 3)  # type: ignore[method-assign]
+    found = ask(phase, scene=scene, backend=backend, size=WIDTH // 2)
+    assert scene.renders == 3  # one per view: also the clear view from a new viewpoint is rendered once
     for point, question in zip(found.viewpoints, found.questions, strict=True):
         assert question.evidence == Evidence() and {picture.shape for picture in question.pictures} == {small}
         assert len(question.pictures) == (2 if phase == "compare" else 1)
-        assert (point.height, point.width) == small[:2] and (pixels(studio.shoot(point).rgb) == question.pictures[0]).all()
-    large = ask(phase, studio=SmallStudio()).questions[0].pictures[0]
+        assert (point.height, point.width) == small[:2] and (pixels(scene.render(point).rgb) == question.pictures[0]).all()
+    large = ask(phase, scene=SmallScene()).questions[0].pictures[0]
     half = np.stack([large[y::2, x::2] for y in (0, 1) for x in (0, 1)]).mean(axis=0)
     assert abs(half - found.questions[0].pictures[0]).mean() < 12  # the same view, in fewer pixels
 

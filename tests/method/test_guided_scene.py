@@ -22,7 +22,7 @@ from vlmgs_ns.guidance.backends.residual import ResidualBackend
 from vlmgs_ns.guidance.config import PHASES, GuidanceConfig, PhaseSchedule
 from vlmgs_ns.guidance.question import Answer, Backend, Phase, Question
 from vlmgs_ns.method.datamanager import VlmFastGSDatamanager, VlmFastGSDatamanagerConfig
-from vlmgs_ns.method.guided_scene import ModelStudio
+from vlmgs_ns.method.guided_scene import GuidedScene
 from vlmgs_ns.method.model import VlmFastGSModel, VlmFastGSModelConfig
 from vlmgs_ns.method.optimizers import resolve_schedulers
 from vlmgs_ns.toy.scene import write_scene
@@ -33,7 +33,7 @@ BASE, ASK, DENSIFY, PROTECTION = 90, 95, 100, 1000
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("studio") / "room"
+    folder = tmp_path_factory.mktemp("guided") / "room"
     write_scene(folder, seed=3, views=30, width=128, height=96, held_out=8, points=3000, supersample=1)
     return folder
 
@@ -74,7 +74,7 @@ def start(views: VlmFastGSDatamanager, guidance: GuidanceConfig, backend: Backen
     )  # fmt: skip
     model.training_views = views
     if backend is not None:
-        model.start_guidance(backend, None)
+        model.start_guidance(GuidedScene(model, views, guidance.picture_size), backend, None)
     return model
 
 
@@ -145,15 +145,15 @@ def share_on(
     """Of these Gaussians, those that held-out photos show: the share whose centre most of them show on the object."""
     held_out = HeldOut(views)
     seen, votes = torch.zeros(len(rows)), torch.zeros(len(rows))
-    studio = ModelStudio(model, held_out, 10_000)  # type: ignore[arg-type]
-    for point, mask in zip(studio.viewpoints(), masks(scene, views.eval_dataset), strict=True):
-        shot = studio.shoot(point)
+    shown = GuidedScene(model, held_out, 10_000)  # type: ignore[arg-type]
+    for point, mask in zip(shown.viewpoints(), masks(scene, views.eval_dataset), strict=True):
+        render = shown.render(point)
         local = (model.means.detach() - point.opencv[:3, 3]) @ point.opencv[:3, :3]
         projected = local @ point.K.T
         x, y = (projected[:, :2] / local[:, 2:]).floor().long().unbind(1)
         visible = (local[:, 2] > 0.01) & (x >= 0) & (y >= 0) & (x < point.width) & (y < point.height)
         x, y = x.clamp(0, point.width - 1), y.clamp(0, point.height - 1)
-        visible &= (local[:, 2] < 1.05 * shot.depth[y, x]) & (shot.coverage[y, x] > 0.5)
+        visible &= (local[:, 2] < 1.05 * render.depth[y, x]) & (render.coverage[y, x] > 0.5)
         seen += visible
         votes += visible & (torch.from_numpy(mask)[y, x] == wanted)
     told = rows & (seen > 0)
@@ -225,14 +225,14 @@ def test_blocking_runs_repeat_bit_for_bit(views: VlmFastGSDatamanager, base: dic
     assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in runs), strict=True))
 
 
-# the studio itself
+# the scene itself
 
 
 def test_viewpoints_are_the_cameras_at_the_size_that_is_looked_at(views: VlmFastGSDatamanager, base: dict[str, Any]) -> None:
     model = start(views, guided(None))
     cameras = views.train_dataset.cameras
     for size, width, height in ((10_000, 128, 96), (64, 64, 48), (50, 50, 38)):
-        points = ModelStudio(model, views, size).viewpoints()
+        points = GuidedScene(model, views, size).viewpoints()
         assert [point.photo for point in points] == list(range(22))
         assert {(point.width, point.height) for point in points} == {(width, height)}
         K = points[3].K
@@ -244,18 +244,18 @@ def test_viewpoints_are_the_cameras_at_the_size_that_is_looked_at(views: VlmFast
 def test_a_shot_at_half_size_shows_the_same_as_the_models_render(views: VlmFastGSDatamanager, base: dict[str, Any]) -> None:
     model = start(views, guided(None))
     model.load_state_dict(copy.deepcopy(base))
-    studio, half = ModelStudio(model, views, 10_000), ModelStudio(model, views, 64)
-    whole = studio.shoot(studio.viewpoints()[5])
+    shown, half = GuidedScene(model, views, 10_000), GuidedScene(model, views, 64)
+    whole = shown.render(shown.viewpoints()[5])
     camera, batch = views.training_view(5)
     outputs = model.eval().get_outputs_for_camera(camera)
     assert torch.allclose(whole.rgb, outputs["rgb"], atol=1e-6)
     assert torch.allclose(whole.coverage, outputs["accumulation"][..., 0], atol=1e-6)
-    small = half.shoot(half.viewpoints()[5])
+    small = half.render(half.viewpoints()[5])
     shrunk = torch.nn.functional.avg_pool2d(whole.rgb.movedim(-1, 0)[None], 2)[0].movedim(0, -1)
     assert (small.rgb - shrunk).abs().mean() < 0.04
     assert (small.rgb - half.photo(half.viewpoints()[5])).abs().mean() < 0.1  # the photo of that very view
     assert (small.rgb - half.photo(half.viewpoints()[6])).abs().mean() > 0.1
-    assert torch.allclose(studio.photo(studio.viewpoints()[5]), batch["image"] / 255)
+    assert torch.allclose(shown.photo(shown.viewpoints()[5]), batch["image"] / 255)
 
 
 def test_renders_are_dim_for_a_while_after_a_reset_of_the_opacities(
@@ -265,15 +265,15 @@ def test_renders_are_dim_for_a_while_after_a_reset_of_the_opacities(
     model = start(views, guided(None), reset_alpha_every=4)  # every 40 steps, the last before births end at 100
     dim = []
     for model.step in range(150):
-        dim.append(ModelStudio(model, views, 64).recovering())
+        dim.append(GuidedScene(model, views, 64).recovering())
     resets = [step for step in range(150) if model.strategy._is_reset(step)]
     assert resets == [40, 80][: len(resets)] and resets
     assert [step for step, is_dim in enumerate(dim) if is_dim] == [reset + k for reset in resets for k in range(1, 8)]
     monkeypatch.setattr(vlmgs_ns.method.guided_scene, "RECOVERY", 300)
     model.step = resets[0] + 20
-    assert ModelStudio(model, views, 64).recovering()
+    assert GuidedScene(model, views, 64).recovering()
     model.step += 1  # half of the time between two resets at most
-    assert not ModelStudio(model, views, 64).recovering()
+    assert not GuidedScene(model, views, 64).recovering()
 
 
 @pytest.mark.parametrize(
@@ -287,9 +287,10 @@ def test_planted_gaussians_are_within_the_budget(
     train(model, views, 1)
     before = len(model.means)
     assert before == 3000
-    studio = ModelStudio(model, views, 64)
+    shown = GuidedScene(model, views, 64)
     means, colors, sizes = torch.rand(5, 3), torch.rand(5, 3), torch.rand(5) + 0.1
-    assert [studio.plant(means, colors, sizes) for _ in range(2)] == counts
+    shown.begin_step()
+    assert [shown.plant(means, colors, sizes) for _ in range(2)] == counts
     if counts[0] == 0:
         return
     new = slice(before, before + 5)
@@ -303,5 +304,9 @@ def test_planted_gaussians_are_within_the_budget(
         if name in model.gauss_params:
             assert len(optimizer.state[model.gauss_params[name]]["exp_avg"]) == len(model.means)
     train(model, views, 2, 1)  # and training goes on with them
+    shown.begin_step()  # the budget is that of one step
+    if "max_gaussians" not in settings:
+        assert shown.plant(means, colors, sizes) == counts[0]
     model.step = 150  # births have ended
-    assert studio.plant(means, colors, sizes) == 0
+    shown.begin_step()
+    assert shown.plant(means, colors, sizes) == 0

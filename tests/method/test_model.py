@@ -15,7 +15,7 @@ from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.models.splatfacto import SH2RGB, SplatfactoModel
 from torch import Tensor
 
-from tests.guidance.small_world import Scripted, says
+from tests.guidance.small_world import Scripted, SmallScene, says
 from vlmgs_ns.config import vlm_fastgs_lite
 from vlmgs_ns.guidance.backends.residual import ResidualBackend
 from vlmgs_ns.guidance.config import GuidanceConfig
@@ -438,7 +438,7 @@ def test_replies_of_models_are_kept_and_those_of_the_residual_backend_are_not(
         (ResidualBackend(), True, None),
     ):
         model = build(cloud(), guidance=GuidanceConfig(cache_replies=keep))
-        model.start_guidance(backend, None)
+        model.start_guidance(SmallScene(), backend, None)
         assert model.steering is not None
         memory = model.steering.worker.memory
         assert (None if memory is None else memory.folder) == folder

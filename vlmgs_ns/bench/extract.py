@@ -63,8 +63,8 @@ def look(photos: Photos, progress: Report | None = None) -> int:
     from nerfstudio.models.splatfacto import SplatfactoModel
     from nerfstudio.utils.colors import get_color
 
-    from vlmgs_ns.method.guided_scene import PhotoViews
     from vlmgs_ns.method.model import VISER_GREY
+    from vlmgs_ns.method.photo_views import PhotoViews
     from vlmgs_ns.semantics.cache import default_cache
     from vlmgs_ns.semantics.features import feature_maps
     from vlmgs_ns.semantics.stage import choose_encoders

@@ -14,7 +14,7 @@ from torch import Tensor
 from vlmgs_ns.densify.seeding import ray_points
 from vlmgs_ns.guidance.disagreement import Neighbour
 from vlmgs_ns.guidance.photo_depth import photo_depth
-from vlmgs_ns.guidance.training_scene import Studio, Viewpoint, nearest
+from vlmgs_ns.guidance.training_scene import TrainingScene, Viewpoint, nearest
 
 GAP = 0.5
 """A pixel is a gap where its coverage is below this part of what most of the view has: after a reset of the opacities everything
@@ -34,7 +34,7 @@ def plant(
     viewpoint: Viewpoint,
     region: Tensor,  # [H, W] bool
     count: int,
-    studio: Studio,
+    scene: TrainingScene,
     seed: int,
     fill_gaps: bool,
 ) -> int:
@@ -44,9 +44,9 @@ def plant(
         seed: decides which pixels are drawn, with weights by their error.
         fill_gaps: also plant in gaps where photos agree on no depth.
     """
-    shot, photo = studio.shoot(viewpoint), studio.photo(viewpoint)
-    error = (shot.rgb - photo).abs().mean(dim=-1)
-    gaps = region & (shot.coverage < GAP * shot.coverage.quantile(0.9))
+    render, photo = scene.render(viewpoint), scene.photo(viewpoint)
+    error = (render.rgb - photo).abs().mean(dim=-1)
+    gaps = region & (render.coverage < GAP * render.coverage.quantile(0.9))
     pixels = torch.nonzero((region & (error > WRONG)) | gaps)
     if len(pixels) == 0 or count < 1:
         return 0
@@ -56,18 +56,18 @@ def plant(
     drawn = pixels[keys.argsort(descending=True)[:count]]
     size = min(GREATEST_SIZE, 0.5 * math.sqrt(len(pixels) / len(drawn)))  # in pixels: they cover what they stand for
     others = [
-        Neighbour(studio.photo(camera), camera.K, camera.opencv) for camera in nearest(studio.viewpoints(), viewpoint, NEIGHBOURS)
+        Neighbour(scene.photo(camera), camera.K, camera.opencv) for camera in nearest(scene.viewpoints(), viewpoint, NEIGHBOURS)
     ]
-    extent = studio.extent()
+    extent = scene.extent()
     depths = 1 / torch.linspace(1 / (NEAR * extent), 1 / (FAR * extent), DEPTHS, device=error.device)
     depth = photo_depth(drawn, photo, viewpoint.K, viewpoint.opencv, others, depths)
     if fill_gaps:
         in_gap = gaps[drawn[:, 0], drawn[:, 1]] & depth.isnan()
-        depth[in_gap] = _depth_around(drawn[in_gap], shot.depth, region & ~gaps, extent)
+        depth[in_gap] = _depth_around(drawn[in_gap], render.depth, region & ~gaps, extent)
     known = depth.isfinite()
     drawn, depth = drawn[known], depth[known]
     means = ray_points(drawn, depth, viewpoint.K, viewpoint.opencv)
-    return studio.plant(means, photo[drawn[:, 0], drawn[:, 1]], size * depth / viewpoint.K[0, 0])
+    return scene.plant(means, photo[drawn[:, 0], drawn[:, 1]], size * depth / viewpoint.K[0, 0])
 
 
 def _depth_around(

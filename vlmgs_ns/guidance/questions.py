@@ -15,7 +15,7 @@ from vlmgs_ns.guidance.disagreement import Neighbour, disagreement
 from vlmgs_ns.guidance.novel_views import clearance_from_depth, novel_viewpoints
 from vlmgs_ns.guidance.prompts import prompt
 from vlmgs_ns.guidance.question import Backend, Evidence, Phase, Question
-from vlmgs_ns.guidance.training_scene import Shot, Studio, Viewpoint, nearest
+from vlmgs_ns.guidance.training_scene import Render, TrainingScene, Viewpoint, nearest
 
 NEIGHBOURS = 3
 """Photos that a novel view is compared with."""
@@ -47,7 +47,7 @@ def survey(
     phase: Phase,
     count: int,
     step: int,
-    studio: Studio,
+    scene: TrainingScene,
     backend: Backend,
     max_image_size: int,
     earlier: dict[int, NDArray[np.uint8]],
@@ -60,70 +60,70 @@ def survey(
         max_image_size: longer side to which a backend with a model shrinks pictures; the prompt says what it then sees.
         earlier: renders of photos' views in an earlier state, by the photo's index; those of another size are ignored.
     """
-    cameras = studio.viewpoints()
+    cameras = scene.viewpoints()
     if not backend.needs_evidence:
         cameras = [camera.within(max_image_size) for camera in cameras]
     if phase == "novel":
-        shots = _unseen(count, step, studio, cameras)
+        renders = _unseen(count, step, scene, cameras)
     else:
         chosen = [cameras[k] for k in choose_views(phase, count, len(cameras), step)]
-        shots = [(viewpoint, studio.shoot(viewpoint)) for viewpoint in chosen]
+        renders = [(viewpoint, scene.render(viewpoint)) for viewpoint in chosen]
     questions = []
-    for viewpoint, shot in shots:
-        pictures = [pixels(shot.rgb)]
+    for viewpoint, render in renders:
+        pictures = [pixels(render.rgb)]
         if phase == "compare":
-            pictures.append(pixels(studio.photo(viewpoint)))
+            pictures.append(pixels(scene.photo(viewpoint)))
         evidence = Evidence()
         if backend.needs_evidence:
             evidence = _evidence(
-                viewpoint, shot, studio, cameras, None if viewpoint.photo is None else earlier.get(viewpoint.photo)
+                viewpoint, render, scene, cameras, None if viewpoint.photo is None else earlier.get(viewpoint.photo)
             )
         seen = seen_size(viewpoint.width, viewpoint.height, max_image_size, SQUARE[backend.coordinates])
         text = prompt(phase, backend.coordinates, *seen)
         questions.append(Question(phase, text, tuple(pictures), evidence))
-    return Survey(questions, [viewpoint for viewpoint, _ in shots])
+    return Survey(questions, [viewpoint for viewpoint, _ in renders])
 
 
 def _evidence(
     viewpoint: Viewpoint,
-    shot: Shot,
-    studio: Studio,
+    render: Render,
+    scene: TrainingScene,
     cameras: list[Viewpoint],
     earlier: NDArray[np.uint8] | None,
 ) -> Evidence:
     """All that is known about a view; taken now, because training goes on while the backend looks."""
     new = viewpoint.photo is None
     return Evidence(
-        photo=None if new else array(studio.photo(viewpoint)),
-        earlier=None if earlier is None or earlier.shape != tuple(shot.rgb.shape) else earlier.astype(np.float32) / 255,
-        depth=array(shot.depth),
-        coverage=array(shot.coverage),
-        disagreement=_disagreement(viewpoint, shot, studio, cameras) if new else None,
-        subject=viewpoint.project(studio.centre()),
+        photo=None if new else array(scene.photo(viewpoint)),
+        earlier=None if earlier is None or earlier.shape != tuple(render.rgb.shape) else earlier.astype(np.float32) / 255,
+        depth=array(render.depth),
+        coverage=array(render.coverage),
+        disagreement=_disagreement(viewpoint, render, scene, cameras) if new else None,
+        subject=viewpoint.project(scene.centre()),
     )
 
 
-def _unseen(count: int, step: int, studio: Studio, cameras: list[Viewpoint]) -> list[tuple[Viewpoint, Shot]]:
+def _unseen(count: int, step: int, scene: TrainingScene, cameras: list[Viewpoint]) -> list[tuple[Viewpoint, Render]]:
     """New viewpoints between the cameras, none of them inside a surface, with the render that told so."""
     like = cameras[0]
-    shots: list[tuple[Viewpoint, Shot]] = []
+    renders: list[tuple[Viewpoint, Render]] = []
 
     def clearance(pose: Tensor) -> float:
         viewpoint = Viewpoint(pose.to(like.camera_to_world), like.K, like.width, like.height)
-        shots.append((viewpoint, studio.shoot(viewpoint)))
-        return clearance_from_depth(shots[-1][1].depth, shots[-1][1].coverage)
+        renders.append((viewpoint, scene.render(viewpoint)))
+        return clearance_from_depth(renders[-1][1].depth, renders[-1][1].coverage)
 
     poses = torch.stack([camera.camera_to_world for camera in cameras])
     generator = torch.Generator().manual_seed(step)
-    found = novel_viewpoints(poses.cpu(), count, generator, clearance, MIN_CLEARANCE * studio.extent())
-    return [next(pair for pair in shots if torch.equal(pair[0].camera_to_world.cpu(), pose)) for pose in found]
+    found = novel_viewpoints(poses.cpu(), count, generator, clearance, MIN_CLEARANCE * scene.extent())
+    return [next(pair for pair in renders if torch.equal(pair[0].camera_to_world.cpu(), pose)) for pose in found]
 
 
-def _disagreement(viewpoint: Viewpoint, shot: Shot, studio: Studio, cameras: list[Viewpoint]) -> NDArray[np.float32]:
+def _disagreement(viewpoint: Viewpoint, render: Render, scene: TrainingScene, cameras: list[Viewpoint]) -> NDArray[np.float32]:
     """Between the render and the photos taken nearest to it."""
     neighbours = []
     for camera in nearest(cameras, viewpoint, NEIGHBOURS):
-        seen = studio.shoot(camera)
+        seen = scene.render(camera)
         depth = torch.where(seen.coverage > 0.5, seen.depth, torch.full_like(seen.depth, torch.nan))
-        neighbours.append(Neighbour(studio.photo(camera), camera.K, camera.opencv, depth))
-    return array(disagreement(shot.rgb, shot.depth, shot.coverage, viewpoint.K, viewpoint.opencv, neighbours))
+        neighbours.append(Neighbour(scene.photo(camera), camera.K, camera.opencv, depth))
+    return array(disagreement(render.rgb, render.depth, render.coverage, viewpoint.K, viewpoint.opencv, neighbours))

@@ -27,7 +27,7 @@ from vlmgs_ns.guidance.questions import pixels, survey
 from vlmgs_ns.guidance.record import Record
 from vlmgs_ns.guidance.regions import mask
 from vlmgs_ns.guidance.round import Round, Worker
-from vlmgs_ns.guidance.training_scene import Studio, Viewpoint
+from vlmgs_ns.guidance.training_scene import TrainingScene, Viewpoint
 
 PATIENCE = 1.0
 """Seconds that the end of a run waits for a round that is still out."""
@@ -81,11 +81,12 @@ class Steering:
         self._settling: Settling | None = None
         self._released = False
 
-    def step(self, step: int, studio: Studio, state: dict[str, Any]) -> None:
+    def step(self, step: int, scene: TrainingScene, state: dict[str, Any]) -> None:
         """Use an answer that has come, and begin the rounds that are due at `step`; `state` is the strategy's."""
-        self._use(self.worker.collect(), studio, state)
+        scene.begin_step()
+        self._use(self.worker.collect(), scene, state)
         if self._settling is not None and self._settling.due is not None and step >= self._settling.due:
-            self._settle(studio)
+            self._settle(scene)
         for phase in self.config.due(step):
             if self._paused:
                 self._leave_out(phase, step, f"guidance paused after {self.config.max_failures} failed rounds in a row")
@@ -94,9 +95,9 @@ class Steering:
                 self._leave_out(phase, step, "the one before still runs")
                 warnings.warn(f"guidance: the {phase} round of step {step} is left out, the one before still runs", stacklevel=2)
                 continue
-            self._begin(phase, step, studio)
+            self._begin(phase, step, scene)
             if self.config.blocking or self.worker.backend.name == RESIDUAL:
-                self._use(self.worker.collect(wait=None), studio, state)
+                self._use(self.worker.collect(wait=None), scene, state)
         over = self._paused or step >= self.config.last_step()
         if over and not self.worker.busy and not self._released:
             self._released = True
@@ -141,31 +142,31 @@ class Steering:
         self.targets = dict(state["targets"])
 
     @torch.no_grad()
-    def _begin(self, phase: Phase, step: int, studio: Studio) -> None:
+    def _begin(self, phase: Phase, step: int, scene: TrainingScene) -> None:
         schedule = self.config.phase(phase)
         backend, max_size = self.worker.backend, self.config.max_image_size
-        asked = survey(phase, schedule.views, step, studio, backend, max_size, self._earlier)
+        asked = survey(phase, schedule.views, step, scene, backend, max_size, self._earlier)
         if phase == "detail" and backend.needs_evidence:
-            self._remember(step + max(1, int(schedule.every)), schedule.views, studio)
+            self._remember(step + max(1, int(schedule.every)), schedule.views, scene)
         if not asked.questions:
             self._leave_out(phase, step, "no view is free of what stands before it")
             return
         views = [{"name": _name(point.photo), "viewpoint": point} for point in asked.viewpoints]
         self.worker.begin(Round(phase, step, asked.questions, views))
 
-    def _remember(self, step: int, count: int, studio: Studio) -> None:
+    def _remember(self, step: int, count: int, scene: TrainingScene) -> None:
         """Render the next round's views as they are now: what begins to show detail is told by comparing."""
-        points = studio.viewpoints()
+        points = scene.viewpoints()
         chosen = choose_views("detail", count, len(points), step)
-        self._earlier = {index: pixels(studio.shoot(points[index]).rgb) for index in chosen}
+        self._earlier = {index: pixels(scene.render(points[index]).rgb) for index in chosen}
 
     @torch.no_grad()
-    def _use(self, done: Round | None, studio: Studio, state: dict[str, Any]) -> None:
+    def _use(self, done: Round | None, scene: TrainingScene, state: dict[str, Any]) -> None:
         if done is None:
             return
         self.last = done
         self.tally.rounds += 1
-        self._settle(studio)
+        self._settle(scene)
         if done.failed:
             self._fail(done)
             return
@@ -173,7 +174,7 @@ class Steering:
         if done.phase == "compare":
             self._settling = Settling(done, self._target(done), self._half_way(done, done.step))
             return
-        effect = self._focus(done, studio, state)
+        effect = self._focus(done, scene, state)
         self.tally.selected += effect["selected"]
         if any(effect.values()):
             self._settling = Settling(done, effect)
@@ -189,31 +190,31 @@ class Steering:
         return None if self.record is None or settling.due is None else self.record.widest(settling.round)
 
     @torch.no_grad()
-    def _settle(self, studio: Studio | None) -> None:
+    def _settle(self, scene: TrainingScene | None) -> None:
         """Record the round that was used, with another look at one of its views if what it wished for was done meanwhile."""
         settling, self._settling = self._settling, None
         if settling is None:
             return
         view = self._seen_again(settling)
-        if studio is not None and self.record is not None and view is not None:
-            render = studio.shoot(settling.round.views[view]["viewpoint"]).rgb
+        if scene is not None and self.record is not None and view is not None:
+            render = scene.render(settling.round.views[view]["viewpoint"]).rgb
             self.record.draw_after(settling.round, view, pixels(render))
         self._write(settling.round, settling.effect)
 
-    def _focus(self, done: Round, studio: Studio, state: dict[str, Any]) -> dict[str, Any]:
+    def _focus(self, done: Round, scene: TrainingScene, state: dict[str, Any]) -> dict[str, Any]:
         """Leave the round's wishes in the strategy's state; what was wished."""
         schedule = self.config.phase(done.phase)
         meant = self._meant(done)
         if not any(bool(region.any()) for _, region in meant):
             return {"selected": 0, "planted": 0}
-        planted = self._plant(done, meant, studio)
+        planted = self._plant(done, meant, scene)
         self.tally.added += planted
-        views = (TracedView(studio.shoot(point).info, pixels_) for point, pixels_ in meant)
+        views = (TracedView(scene.render(point).info, pixels_) for point, pixels_ in meant)
         # a floater may be seen from a single new viewpoint
         weights = focus(views, schedule.max_points, witnesses=1 if done.phase == "novel" else WITNESSES)
         doomed = torch.zeros_like(weights, dtype=torch.bool)
         if done.phase == "novel":
-            doomed = self._in_no_photo(weights > 0, studio)
+            doomed = self._in_no_photo(weights > 0, scene)
             weights = torch.where(doomed, torch.zeros_like(weights), weights)
         effect = {"selected": int((weights > 0).sum()), "planted": planted, "floaters": int(doomed.sum())}
         if not any(effect.values()):
@@ -238,27 +239,27 @@ class Steering:
             meant.append((point, ~inside if done.inverted else inside))
         return meant
 
-    def _plant(self, done: Round, meant: list[tuple[Viewpoint, Tensor]], studio: Studio) -> int:
+    def _plant(self, done: Round, meant: list[tuple[Viewpoint, Tensor]], scene: TrainingScene) -> int:
         """Plant Gaussians where regions of photos' views ask for something that is not there; how many."""
-        if self.config.seeds == 0 or studio.recovering():
+        if self.config.seeds == 0 or scene.recovering():
             return 0  # of what is dim nobody can tell whether it is wrong
         planted = 0
         for point, region in meant:
             if point.photo is not None:
-                planted += plant(point, region, self.config.seeds, studio, done.step, done.inverted)
+                planted += plant(point, region, self.config.seeds, scene, done.step, done.inverted)
         return planted
 
     def _in_no_photo(
         self,
         suspects: Tensor,  # [N] bool
-        studio: Studio,
+        scene: TrainingScene,
     ) -> Tensor:
         """Suspects that no training photo sees: floaters. [N] bool."""
         unseen = suspects.clone()
-        for camera in studio.viewpoints():
+        for camera in scene.viewpoints():
             if not unseen.any():
                 break
-            unseen &= seen_mass(studio.shoot(camera).info) < UNSEEN
+            unseen &= seen_mass(scene.render(camera).info) < UNSEEN
         return unseen
 
     def _target(self, done: Round) -> dict[str, Any]:

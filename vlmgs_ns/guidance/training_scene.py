@@ -50,7 +50,7 @@ class Viewpoint:
 
 
 @dataclass(frozen=True)
-class Shot:
+class Render:
     """The scene as it is now, from a viewpoint."""
 
     rgb: Tensor  # [H, W, 3] in [0, 1]
@@ -60,29 +60,32 @@ class Shot:
     """What `rasterization` returned with it."""
 
 
-class Studio(Protocol):
+class TrainingScene(Protocol):
     """The scene in training, as guidance sees it. All calls are made on the training thread."""
 
+    def begin_step(self) -> None:
+        """Start a training step, in which `plant` may add as many Gaussians as one densification."""
+
     def viewpoints(self) -> list[Viewpoint]:
-        """Of all training photos, in their order."""
+        """Return the viewpoints of all training photos, in their order."""
 
     def photo(self, viewpoint: Viewpoint) -> Tensor:
-        """The training photo of a viewpoint, at its size. [H, W, 3] in [0, 1]."""
+        """Return the training photo of a viewpoint, at its size. [H, W, 3] in [0, 1]."""
 
-    def shoot(self, viewpoint: Viewpoint) -> Shot:
-        """Render."""
+    def render(self, viewpoint: Viewpoint) -> Render:
+        """Render with the present Gaussians."""
 
     def centre(self) -> Tensor:
-        """The scene's centre. [3] world."""
+        """Return the scene's centre. [3] world."""
 
     def extent(self) -> float:
-        """The radius of the cameras around it, world units."""
+        """Return the radius of the cameras around it, world units."""
 
     def recovering(self) -> bool:
-        """Whether opacities were reset so lately that renders are still dim."""
+        """Return whether opacities were reset so lately that renders are still dim."""
 
     def plant(self, means: Tensor, colors: Tensor, sizes: Tensor) -> int:
-        """Add round Gaussians ([M, 3] world, [M, 3] in [0, 1], [M] world units) as far as the budget allows; how many."""
+        """Add round Gaussians ([M, 3] world, [M, 3] in [0, 1], [M] world units) as far as the budget allows; return how many."""
 
 
 def nearest(

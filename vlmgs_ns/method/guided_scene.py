@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
-from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.models.splatfacto import RGB2SH
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vlmgs_ns.densify.births import append
-from vlmgs_ns.guidance.training_scene import Shot, Viewpoint
-from vlmgs_ns.splats.camera import Pinhole
-
-if TYPE_CHECKING:
-    from vlmgs_ns.method.model import VlmFastGSModel
+from vlmgs_ns.guidance.training_scene import Render, Viewpoint
+from vlmgs_ns.method.model import VlmFastGSModel
+from vlmgs_ns.method.training_views import TrainingViews
 
 SEED_OPACITY = 0.1
 """Opacity of planted Gaussians, as of those at a scene's points."""
@@ -25,21 +21,8 @@ RECOVERY = 300
 steps from 0.01 to 0.8."""
 
 
-class TrainingViews(Protocol):
-    """The training photos, as the data manager hands them out."""
-
-    def sample_training_views(self, count: int) -> Iterator[tuple[Cameras, dict[str, Tensor]]]:
-        """`count` different cameras with their photos, at random; all of them where there are fewer."""
-
-    def training_cameras(self) -> Cameras:
-        """Of all photos."""
-
-    def training_view(self, index: int) -> tuple[Cameras, dict[str, Tensor]]:
-        """One camera with its photo."""
-
-
-class ModelStudio:
-    """`guidance.studio.Studio` over a model in training."""
+class GuidedScene:
+    """`guidance.training_scene.TrainingScene` over a model in training; one per run."""
 
     def __init__(self, model: VlmFastGSModel, views: TrainingViews, picture_size: int) -> None:
         """
@@ -51,8 +34,12 @@ class ModelStudio:
         self.picture_size = picture_size
         self._planted = 0
 
+    def begin_step(self) -> None:
+        """Start a training step, in which `plant` may add as many Gaussians as one densification."""
+        self._planted = 0
+
     def viewpoints(self) -> list[Viewpoint]:
-        """Of all training photos, poses as they are before camera optimisation."""
+        """Return the viewpoints of all training photos, poses as they are before camera optimisation."""
         cameras = self.views.training_cameras()
         intrinsics = cameras.get_intrinsics_matrices()
         points = []
@@ -63,7 +50,7 @@ class ModelStudio:
         return points
 
     def photo(self, viewpoint: Viewpoint) -> Tensor:  # [H, W, 3]
-        """The photo of a viewpoint, averaged down to its size, on the model's background where it is transparent."""
+        """Return the photo of a viewpoint, averaged down to its size, on the model's background where it is transparent."""
         if viewpoint.photo is None:
             raise ValueError("no photo was taken from a new viewpoint")
         image = self.views.training_view(viewpoint.photo)[1]["image"].to(self.model.device)
@@ -75,7 +62,7 @@ class ModelStudio:
         return interpolate(picture.movedim(-1, 0)[None], size, mode="bilinear", antialias=True)[0].movedim(0, -1).clamp(0, 1)
 
     @torch.no_grad()
-    def shoot(self, viewpoint: Viewpoint) -> Shot:
+    def render(self, viewpoint: Viewpoint) -> Render:
         """Render with the present Gaussians."""
         image, alpha, info = self.model.rasterize(
             dict(self.model.gauss_params.items()), viewpoint.camera_to_world[None], viewpoint.K[None],
@@ -83,18 +70,18 @@ class ModelStudio:
         )  # fmt: skip
         background = self.model.background_color.to(image.device)
         rgb = (image[0, ..., :3] + (1 - alpha[0]) * background).clamp(0, 1)
-        return Shot(rgb, image[0, ..., 3], alpha[0, ..., 0], info)
+        return Render(rgb, image[0, ..., 3], alpha[0, ..., 0], info)
 
     def centre(self) -> Tensor:  # [3]
-        """Of the scene, world."""
+        """Return the centre of the scene, world coordinates."""
         return self.model.extent()[0]
 
     def extent(self) -> float:
-        """Radius of the scene, world units."""
+        """Return the radius of the scene, world units."""
         return self.model.extent()[1]
 
     def recovering(self) -> bool:
-        """Whether opacities were reset within the last `RECOVERY` steps, or within half of the time between two resets."""
+        """Return whether opacities were reset within the last `RECOVERY` steps, or within half of the time between two resets."""
         strategy, before = self.model.strategy, self.model.step - 1  # a reset of this very step is yet to come
         since = before % strategy.reset_every + 1
         return strategy._is_reset(before + 1 - since) and since <= min(RECOVERY, strategy.reset_every // 2)
@@ -106,9 +93,9 @@ class ModelStudio:
         colors: Tensor,  # [M, 3]
         sizes: Tensor,  # [M]
     ) -> int:
-        """Add round, faint Gaussians, protected from pruning, as far as the budget allows; how many.
+        """Add round, faint Gaussians, protected from pruning, as far as the budget allows; return how many.
 
-        None after the last birth, and by one studio no more than one densification may add.
+        None after the last birth, and in one training step no more than one densification may add.
         """
         model, config = self.model, self.model.config
         count = min(len(means), config.max_gaussians - len(model.means), config.max_new_per_round - self._planted)
@@ -129,35 +116,3 @@ class ModelStudio:
         if protected is not None:
             protected[new] = model.step + int(config.guidance.prune_protection)
         return count
-
-
-class PhotoViews:
-    """`semantics.stage.Views` over a trained model: its photos, with the poses that training ended with."""
-
-    def __init__(self, model: VlmFastGSModel, views: TrainingViews) -> None:
-        self._model = model
-        self._views = views
-        self._count = len(views.training_cameras())
-
-    def __len__(self) -> int:
-        return self._count
-
-    def photo(self, index: int) -> Tensor:  # [H, W, 3] uint8, or in [0, 1]
-        """As training sees it, on the model's background where it is transparent."""
-        image = self._views.training_view(index)[1]["image"].cpu()
-        if image.shape[-1] == 3:
-            return image
-        image = image.float() / 255 if image.dtype == torch.uint8 else image
-        return self._model.composite_with_background(image, self._model.background_color.to(image.device))
-
-    @torch.no_grad()
-    def camera(self, index: int) -> Pinhole:
-        """At the photo's size."""
-        camera, _ = self._views.training_view(index)
-        camera.camera_to_worlds = self._model.camera_optimizer.apply_to_camera(camera)
-        return self._model.pinhole(camera)
-
-    def mask(self, index: int) -> Tensor | None:  # [H, W] bool
-        """Pixels that count; None: all."""
-        mask = self._views.training_view(index)[1].get("mask")
-        return None if mask is None else mask[..., 0].to(self._model.device) > 0.5

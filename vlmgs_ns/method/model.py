@@ -32,8 +32,9 @@ from vlmgs_ns.guidance.config import GuidanceConfig
 from vlmgs_ns.guidance.memory import ReplyMemory
 from vlmgs_ns.guidance.question import Backend
 from vlmgs_ns.guidance.steering import Steering
-from vlmgs_ns.method.guided_scene import ModelStudio, TrainingViews
+from vlmgs_ns.guidance.training_scene import TrainingScene
 from vlmgs_ns.method.lpips import Lpips
+from vlmgs_ns.method.training_views import TrainingViews
 from vlmgs_ns.rasterize import rasterization
 from vlmgs_ns.semantics.config import SemanticsConfig, parse_prompt
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
@@ -172,6 +173,7 @@ class VlmFastGSModel(SplatfactoModel):
         self.strategy_state = self.strategy.initialize_state(scene_scale=scale)
         self.training_views: TrainingViews | None = None
         self.steering: Steering | None = None
+        self.guided_scene: TrainingScene | None = None
         self.semantics: SceneSemantics | None = None
         self.prompts = parse_prompt(self.config.prompt)
         self.panel = Panel(self)
@@ -221,22 +223,22 @@ class VlmFastGSModel(SplatfactoModel):
             max_new_per_round=config.max_new_per_round,
         )
 
-    def start_guidance(self, backend: Backend, folder: Path | None) -> None:
-        """Ask `backend` where to densify from now on, and record it in `folder`; needs `training_views` and FastGS' strategy.
+    def start_guidance(self, scene: TrainingScene, backend: Backend, folder: Path | None) -> None:
+        """Ask `backend` where to densify from now on, and record it in `folder`; needs FastGS' strategy.
 
-        The residual backend's answers follow from more than its pictures, and cost nothing: they are not kept.
+        `scene` is this model as guidance sees it. Replies of the residual backend are not kept: they follow from more than its
+        pictures, and cost nothing.
         """
         guidance = self.config.guidance
         keep = guidance.cache_replies and backend.name != "residual"
         memory = ReplyMemory(user_cache("replies")) if keep else None
-        self.steering = Steering(guidance, backend, memory, folder)
+        self.guided_scene, self.steering = scene, Steering(guidance, backend, memory, folder)
 
     def step_post_backward(self, step: int) -> None:
         """Let the strategy look at the step's gradients; in a round it densifies and prunes."""
         if isinstance(self.strategy, FastGSStrategy):
-            if self.steering is not None and self.training_views is not None:
-                studio = ModelStudio(self, self.training_views, self.config.guidance.picture_size)
-                self.steering.step(self.step, studio, self.strategy_state)
+            if self.steering is not None and self.guided_scene is not None:
+                self.steering.step(self.step, self.guided_scene, self.strategy_state)
             scorer = None if self.training_views is None else self._score_gaussians
             arguments = (self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info)
             rounds = len(self.strategy.history)

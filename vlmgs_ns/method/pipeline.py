@@ -13,10 +13,12 @@ from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 
 from vlmgs_ns.guidance.backends.choose import make_backend
+from vlmgs_ns.guidance.question import Backend
 from vlmgs_ns.method import checkpoint, machine
 from vlmgs_ns.method.datamanager import VlmFastGSDatamanagerConfig
-from vlmgs_ns.method.guided_scene import PhotoViews
+from vlmgs_ns.method.guided_scene import GuidedScene
 from vlmgs_ns.method.model import VlmFastGSModelConfig
+from vlmgs_ns.method.photo_views import PhotoViews
 from vlmgs_ns.semantics.cache import default_cache
 from vlmgs_ns.semantics.config import parse_prompt
 from vlmgs_ns.semantics.stage import Encoders, Stage, choose_encoders
@@ -57,10 +59,10 @@ class VlmFastGSPipeline(VanillaPipeline):
         super().__init__(config, str(device), test_mode, world_size, local_rank, grad_scaler)
         if test_mode == "val":
             self.model.training_views = self.datamanager  # type: ignore[assignment]
-            self._start_guidance()
+            self._choose_guidance()
             self.encoders = self._choose_encoders()
 
-    def _start_guidance(self) -> None:
+    def _choose_guidance(self) -> None:
         """Choose who is asked where to densify, say so, and make sure that it can be asked."""
         model: Any = self.model
         settings = model.config.guidance
@@ -69,7 +71,12 @@ class VlmFastGSPipeline(VanillaPipeline):
             backend, self.guidance = make_backend(settings)
             backend.check()
             folder = self.config.checkpoint_dir
-            model.start_guidance(backend, None if folder is None else folder.parent / "guidance")
+            self.start_guidance(backend, None if folder is None else folder.parent / "guidance")
+
+    def start_guidance(self, backend: Backend, folder: Path | None) -> None:
+        """Let `backend` say where to densify from now on, and record it in `folder`."""
+        model: Any = self.model
+        model.start_guidance(GuidedScene(model, model.training_views, model.config.guidance.picture_size), backend, folder)
 
     def _choose_encoders(self) -> Encoders | None:
         """Who looks at the photos in the semantic stage, found before any work is done."""
