@@ -14,16 +14,17 @@ def train_geometry(args: argparse.Namespace, seed: int, out: Path) -> None:
     import torch
     from nerfstudio.scripts.train import _set_random_seed
     from safetensors.torch import save_file
-    from training_runs import Run, configure
 
+    from vlmgs_ns.bench.configure import configure
     from vlmgs_ns.toy.scene import write_scene
 
     scene = args.out / f"toy-{seed}"
     if not scene.exists():
         write_scene(scene, seed=seed)
     _set_random_seed(seed)
-    run = Run(scene, "vlm-fastgs-lite", "dense", seed, args.iterations, args.size)
-    trainer = configure(run, out.with_suffix("")).setup()
+    settings = {"base": "vlm-fastgs-lite", "dataparser": "auto", "start": "points", "seed": seed, "words": None}
+    settings |= {"iterations": args.iterations, "resolution": args.size, "overrides": {"pipeline.model.guidance.enabled": False}}
+    trainer = configure(settings, scene, out.with_suffix("")).setup()
     trainer.setup()
     began, began_cpu = time.perf_counter(), time.process_time()
     trainer.train()

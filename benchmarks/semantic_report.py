@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from training_runs import spread
+from vlmgs_ns.bench.summary import spread
 
 SCORES = {
     "A localisation": "A localisation",

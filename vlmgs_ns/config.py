@@ -117,7 +117,7 @@ vlm_fastgs_lite = MethodSpecification(
             reset_alpha_every=1000,
             cull_alpha_thresh=0.1,
             importance_thresh=10.0,
-            # Phase 3 made no difference to held-out photos in so short a run (benchmarks/guidance.py).
+            # Phase 3 made no difference to held-out photos in so short a run (configs/guidance.yaml).
             guidance=GuidanceConfig(seeds=500, novel=replace(NOVEL, enabled=False)),
             semantics=LITE_SEMANTICS,
         ),

@@ -37,7 +37,7 @@ checks: 2
 resolution: 40
 protocols: [A, C]
 """
-MEASURED = ("psnr", "ssim", "gaussians", "words", "photos", "guidance")
+MEASURED = ("psnr", "background_psnr", "ssim", "gaussians", "words", "photos", "guidance")
 """What repeats to the bit on a CPU; times and memory do not."""
 
 

@@ -129,6 +129,15 @@ def test_missing_data_is_a_problem_of_its_runs_alone(data: Path, tmp_path: Path)
     assert str(data / "gone") in problem and "Look in the attic." in problem
 
 
+def test_missing_masks_are_a_problem(data: Path, tmp_path: Path) -> None:
+    content = changed("scenes/fox", {"path": "fox", "masks": "masks"})
+    (run, *_) = runs_of(content, data, tmp_path, ["scene=fox"])
+    assert f"masks are not there: {data / 'fox' / 'masks'}" in run.problem
+    (data / "fox" / "masks").mkdir()
+    (run, *_) = runs_of(content, data, tmp_path, ["scene=fox"])
+    assert not run.problem and run.settings["masks"] == "masks"
+
+
 def test_missing_labels_are_a_problem(data: Path, tmp_path: Path) -> None:
     scene = {"path": "fox", "labels": {"format": "lerf-ovs", "folder": "label/fox"}}
     runs = runs_of(changed("scenes/fox", scene), data, tmp_path, ["scene=fox"])

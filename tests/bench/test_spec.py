@@ -53,6 +53,7 @@ def test_what_is_read(tmp_path: Path) -> None:
     assert spec.name == "small" and spec.seeds == (0, 1) and spec.iterations == 100 and spec.checks == 6
     assert spec.scenes["room"].toy == Toy(seed=3)
     assert spec.scenes["room"].protocols == ("A", "C"), "an embedded scene brings its labels"
+    assert spec.scenes["room"].masks == "masks_instance" and spec.scenes["fox"].masks is None
     assert spec.scenes["fox"].protocols == (), "without labels there is nothing to measure by"
     assert spec.scenes["fox"].starts == ("points",) and spec.scenes["fox"].resolution == 160
     assert spec.methods["fastgs"].overrides == {"pipeline.model.sh_degree": 2}, "flags' hyphens are underscores"

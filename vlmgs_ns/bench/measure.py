@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT
+from PIL import Image
 
 from vlmgs_ns.method.trainer import VlmFastGSTrainer
+from vlmgs_ns.system.errors import InputError
 
 Curve = dict[str, list[float]]
 """``iteration``, ``seconds``, ``psnr``, ``gaussians``, ``loss`` at each check; the loss is the mean since the last one."""
@@ -70,6 +75,42 @@ class MeasuredTrainer(VlmFastGSTrainer):
         if torch.device(self.device).type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter(), time.process_time()
+
+
+@torch.no_grad()
+def background_psnr(pipeline: Any, masks: Path) -> float:
+    """Return the mean PSNR of held-out photos over the pixels that their instance masks call background.
+
+    Args:
+        pipeline: after training.
+        masks: folder of PNGs named as the photos, of any size with the same aspect; 0 is the background. Photos without any
+            background do not count.
+
+    Raises:
+        InputError: a mask cannot be read, or no photo shows background.
+    """
+    model, photos = pipeline.model, pipeline.datamanager
+    was_training = model.training
+    model.eval()
+    values = []
+    for camera, batch in photos.fixed_indices_eval_dataloader:
+        outputs = model.get_outputs_for_camera(camera)
+        photo = model.composite_with_background(model.get_gt_img(batch["image"]), outputs["background"])
+        height, width = photo.shape[:2]
+        path = masks / f"{Path(photos.eval_dataset.image_filenames[int(batch['image_idx'])]).stem}.png"
+        try:
+            with Image.open(path) as mask:
+                objects = np.array(mask.resize((width, height), Image.Resampling.NEAREST))
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise InputError(f"the mask {path} cannot be read: {error}. Give each held-out photo a mask, or none.") from None
+        background = torch.from_numpy(objects == 0).to(photo.device)
+        if background.any():
+            error_squared = ((outputs["rgb"] - photo) ** 2)[background].mean()
+            values.append(float(-10 * torch.log10(error_squared.clamp_min(1e-10))))
+    model.train(was_training)
+    if not values:
+        raise InputError(f"the masks in {masks} show no background in any held-out photo; give others, or leave out `masks`")
+    return statistics.mean(values)
 
 
 def check_steps(iterations: int, checks: int) -> list[int]:

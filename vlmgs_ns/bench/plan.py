@@ -116,6 +116,7 @@ def _settings(
         "checks": spec.checks,
         "dataparser": scene.dataparser,
         "words": words,
+        "masks": scene.masks,
         "labels": scene.labels.format if scene.labels is not None and scene.protocols else None,
         "data": data,
         "labels_data": labels,
@@ -138,6 +139,8 @@ def _data(name: str, scene: SceneSpec, root: Path, out: Path, fingerprints: Fing
     folder = root / scene.path
     if not folder.is_dir():
         return folder, "", f"its data is not there: {folder}. {scene.get}".strip()
+    if scene.masks is not None and not (folder / scene.masks).is_dir():
+        return folder, "", f"its masks are not there: {folder / scene.masks}. {scene.get}".strip()
     bytes_of = size(folder)
     if bytes_of < LARGE:
         return folder, fingerprints.of(folder), ""

@@ -73,7 +73,7 @@ def run_one(order: Order, tell: Tell) -> dict[str, Any]:
 def _train(order: Order, tell: Tell) -> dict[str, Any]:
     from nerfstudio.scripts.train import _set_random_seed  # ns-train seeds before it builds anything
 
-    from vlmgs_ns.bench.measure import MeasuredTrainer, check_steps, memory_peaks
+    from vlmgs_ns.bench.measure import MeasuredTrainer, background_psnr, check_steps, memory_peaks
     from vlmgs_ns.evaluation.trained import Trained, read_labels
     from vlmgs_ns.method.finished_run import OpenRun
     from vlmgs_ns.method.machine import describe
@@ -104,6 +104,8 @@ def _train(order: Order, tell: Tell) -> dict[str, Any]:
         "curve": trainer.curve,
         "photos": {"train": len(photos.train_dataset), "held_out": len(photos.eval_dataset)},
     }
+    if settings["masks"] is not None:
+        result["background_psnr"] = background_psnr(trainer.pipeline, data / settings["masks"])
     base = trainer.base_dir
     model: Any = trainer.pipeline.model
     if model.steering is not None:

@@ -76,6 +76,9 @@ class SceneSpec:
     starts: tuple[str, ...] = (POINTS,)
     resolution: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    masks: str | None = None
+    """Folder of instance masks below the scene's, PNGs named as the photos, 0 where no object is: held-out PSNR over the
+    background is measured too. An embedded scene brings its own."""
     get: str = ""
     """Where to get the scene and where to put it."""
 
@@ -215,6 +218,7 @@ def _scene(place: Place, common: Mapping[str, Any]) -> SceneSpec:
         starts=_starts(entries["starts"]) if "starts" in entries else common["starts"],
         resolution=entries["resolution"].whole(0) if "resolution" in entries else common["resolution"],
         overrides=_overrides(entries["overrides"]) if "overrides" in entries else {},
+        masks=entries["masks"].text() if "masks" in entries else "masks_instance" if toy is not None else None,
         get=entries["get"].text() if "get" in entries else "",
     )
 
