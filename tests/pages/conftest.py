@@ -34,8 +34,8 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    from vlmgs_ns.toy.make import SceneSettings
     from vlmgs_ns.pages.demo import run_demo
+    from vlmgs_ns.toy.make import SceneSettings
 
     out = tmp_path_factory.mktemp("report") / "a demo"
     run_demo(out, SceneSettings(views=12, held_out=3, width=48, height=36, points=300), 60, 0.2)

@@ -32,7 +32,7 @@ from vlmgs_ns.splats.ply import read_ply
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.viewer import frame, rounds
 from vlmgs_ns.viewer.controls import escaped
-from vlmgs_ns.viewer.panel import ALONE, FEATURES, FINDS, FOCUS, MASK, PICK, REGIONS, VOID, Panel
+from vlmgs_ns.viewer.panel import ALONE, FEATURES, FINDS, FOCUS, MASK, PICK, REGIONS, RESET, Panel
 from vlmgs_ns.viewer.session import MOST_PHRASES
 
 PACKAGE = str(Path(frame.__file__).parents[1])
@@ -211,7 +211,7 @@ def test_picking_a_name_finds_it(model: VlmFastGSModel, tmp_path: Path) -> None:
     model.panel._setup(viewer)
     assert model.panel.names.options == [PICK, "red ball", "blue box", "green hat", "warm thing"]
     model.panel.names.value = "blue box"
-    model.panel._picked()
+    model.panel._pick()
     press(model.panel, lambda: "")
     assert model.panel.phrases.value == "blue box" and "“blue box”: 40 Gaussians" in model.panel.status
     assert model.panel.names.value == PICK, "so that it can be picked again"
@@ -223,7 +223,7 @@ def test_typing_is_looked_for_after_a_pause_and_once(model: VlmFastGSModel, monk
     monkeypatch.setattr(panel, "find", lambda: asked.append(panel.phrases.value) or "")
     for text in ("r", "red", "red ball"):
         panel.phrases.default_value = text
-        panel._typed()
+        panel._find_after_pause()
     threading.Event().wait(0.5)
     press(panel, lambda: "")
     assert asked == ["red ball"]
@@ -301,7 +301,7 @@ def test_an_empty_field_clears(model: VlmFastGSModel) -> None:
 def test_the_threshold_counts_again(model: VlmFastGSModel) -> None:
     find(model.panel, "warm thing")
     model.panel.threshold.default_value = 0.9999
-    assert "nothing found above 1.00" in press(model.panel, model.panel._recount)
+    assert "nothing found above 1.00" in press(model.panel, model.panel._describe_found)
 
 
 def test_without_semantics_it_says_how_to_get_them(tmp_path: Path) -> None:
@@ -479,7 +479,7 @@ def test_training_that_changes_the_gaussians_voids_the_selection_with_a_note() -
     train(model, photo(), 12)
     assert len(model.means) != 200
     press(model.panel, lambda: "")
-    assert VOID in model.panel.status
+    assert RESET in model.panel.status
     model.eval()
     assert (
         model.panel.session().selection.mask.shape == model.means.shape[:1] and not model.panel.session().selection.hidden.any()
@@ -487,7 +487,7 @@ def test_training_that_changes_the_gaussians_voids_the_selection_with_a_note() -
     press(model.panel, model.panel.invert, model.panel.hide)
     model.gauss_params["means"] = Parameter(model.gauss_params["means"].detach().clone())
     assert torch.equal(shown(model), render(model)["rgb"]), "a stale selection is never drawn"
-    assert press(model.panel, model.panel.undo) == f"{VOID} Nothing to undo. 0 Gaussians selected."
+    assert press(model.panel, model.panel.undo) == f"{RESET} Nothing to undo. 0 Gaussians selected."
 
 
 def test_an_action_that_fails_ends_in_the_status(model: VlmFastGSModel) -> None:
@@ -504,14 +504,14 @@ def test_an_action_that_fails_ends_in_the_status(model: VlmFastGSModel) -> None:
 
 def test_it_tells_what_was_asked_and_what_came_of_it(model: VlmFastGSModel) -> None:
     regions = [ViewRegions(Answer("[]"), (Box(0, 0, 0.5, 0.5), Box(0.5, 0, 1, 1))), ViewRegions(Answer(None, "dead"))]
-    model.panel.tell(Round("detail", 500, [], regions=regions), Densification(520, focused=40, doomed=3))
+    model.panel.show_round(Round("detail", 500, [], regions=regions), Densification(520, focused=40, doomed=3))
     assert model.panel.last_round == "Last round of guidance: detail, step 500: 2 regions, 40 added, 3 pruned"
 
 
 def test_focus_is_as_strong_as_the_scene_covers(model: VlmFastGSModel) -> None:
     model.panel.show.default_value, model.panel.opacity.default_value = FOCUS, 1.0
     plain = shown(model)
-    assert press(model.panel, model.panel._choose).startswith("No round of guidance")
+    assert press(model.panel, model.panel._describe_show).startswith("No round of guidance")
     model.strategy_state["guided"] = torch.ones(len(model.means))
     outputs = render(model)
     wanted = outputs["rgb"] + outputs["accumulation"] * (torch.tensor(frame.COLOURS[0]) - outputs["rgb"])
@@ -545,10 +545,10 @@ def test_the_residual_backend_names_nothing(tmp_path: Path) -> None:
 def test_regions_are_the_last_round_s_pictures(model: VlmFastGSModel, tmp_path: Path) -> None:
     model.panel._setup(viewer_of(tmp_path))
     model.panel.show.value = REGIONS
-    assert press(model.panel, model.panel._choose).startswith("No pictures")
+    assert press(model.panel, model.panel._describe_show).startswith("No pictures")
     assert torch.equal(shown(model), render(model)["rgb"])
     record(tmp_path, "residual")
-    press(model.panel, model.panel._choose)
+    press(model.panel, model.panel._describe_show)
     picture = shown(model)
     height, width = picture.shape[:2]
     assert (picture[height // 2, width // 4] - torch.tensor([0.0, 0.0, 1.0])).abs().max() < 0.05
@@ -565,7 +565,7 @@ def test_text_is_shown_as_it_is() -> None:
 
 
 def test_after_training_the_words_are_there(model: VlmFastGSModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlmgs_ns.viewer.panel.LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("vlmgs_ns.viewer.panel.POLL_EVERY", 0.01)
     words, model.semantics = model.semantics, None
     viewer = viewer_of(tmp_path)
     viewer.trainer = object()

@@ -40,6 +40,7 @@ from vlmgs_ns.semantics.config import SemanticsConfig, parse_prompt
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats
+from vlmgs_ns.splats.ply import Gaussians, trained_gaussians
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.schedules import Steps, resolve
 from vlmgs_ns.system.user_cache import user_cache
@@ -246,10 +247,10 @@ class VlmFastGSModel(SplatfactoModel):
             if self.steering is not None and len(self.strategy.history) > rounds:
                 self.steering.densified(self.strategy.history[-1])
                 if self.steering.last is not None:
-                    self.panel.tell(self.steering.last, self.strategy.history[-1])
+                    self.panel.show_round(self.steering.last, self.strategy.history[-1])
         else:
             super().step_post_backward(step)
-        self.panel.follow()
+        self.panel.after_step()
 
     def _score_gaussians(self) -> Scores:
         """Multi-view scores of the present Gaussians."""
@@ -378,7 +379,7 @@ class VlmFastGSModel(SplatfactoModel):
             "background": background if self.training else background.expand(height, width, 3),
             **self._semantic_outputs(camera, inside),
         }
-        return outputs if frame is None else self.panel.painted(frame, outputs, camera, inside)
+        return outputs if frame is None else self.panel.paint(frame, outputs, camera, inside)
 
     # words
 
@@ -406,6 +407,21 @@ class VlmFastGSModel(SplatfactoModel):
         parameters = {name: values.detach() for name, values in self.gauss_params.items()}
         opacities = torch.sigmoid(parameters["opacities"]).squeeze(-1)
         return Splats(parameters["means"], parameters["quats"], torch.exp(parameters["scales"]), opacities)
+
+    def gaussians(self) -> Gaussians:
+        """A copy of the Gaussians as files hold them, on the CPU."""
+        return trained_gaussians(dict(self.gauss_params.items()), self.config.sh_degree)
+
+    @property
+    def focus(self) -> Tensor | None:  # [N] in [0, 1]
+        """Where the last round of guidance asked for more Gaussians; None where no round did."""
+        focus: Tensor | None = self.strategy_state.get("guided")
+        return None if focus is None or len(focus) != len(self.means) else focus
+
+    @property
+    def has_semantic_stage(self) -> bool:
+        """Whether training ends with a stage that makes the scene searchable."""
+        return self.config.semantics.enabled
 
     def pinhole(self, camera: Cameras) -> Pinhole:
         """One nerfstudio camera at its full size, as the semantic field takes it."""

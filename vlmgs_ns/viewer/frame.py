@@ -16,9 +16,9 @@ from vlmgs_ns.semantics.blend import blend
 from vlmgs_ns.semantics.relevancy import relevancy_from_scores, segment
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats
+from vlmgs_ns.viewer.found import Found
 from vlmgs_ns.viewer.history import SelectionState
 from vlmgs_ns.viewer.interrupts import uninterrupted
-from vlmgs_ns.viewer.session import Found
 
 Show = Literal[
     "Finds on the picture",
@@ -59,7 +59,7 @@ class Frame:
         return ~self.edits.hidden.to(device)
 
     @torch.no_grad()
-    def painted(
+    def paint(
         self,
         rgb: Tensor,  # [H, W, 3] in [0, 1]
         splats: Splats,

@@ -1,8 +1,8 @@
-"""The panel in nerfstudio's viewer: words to look for, what was found, and what to do with it.
+"""The panel in nerfstudio's viewer: fields for phrases, what is found, and buttons that select, hide and export it.
 
-nerfstudio finds it as an attribute of the model and calls `_setup` once its own page stands; the panel then adds its folders
-above the tabs. Whatever is pressed runs on one worker thread, one action after the other, and ends in the status
-line, errors too.
+nerfstudio finds the panel as an attribute of the model and calls `_setup` once its own page exists; the panel then adds its
+folders above the tabs. Every action runs on one worker thread, one after the other, and ends with a message in the status line,
+also when it fails.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import viser
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
+from nerfstudio.viewer.viewer import Viewer
 from nerfstudio.viewer.viewer_elements import ViewerControl, ViewerDropdown, ViewerSlider, ViewerText
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from torch import Tensor
@@ -29,28 +30,24 @@ from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.viewer import rounds
 from vlmgs_ns.viewer.controls import Action, Page, Row
 from vlmgs_ns.viewer.frame import SHOWS, Frame
-from vlmgs_ns.viewer.session import MOST_PHRASES, Session, parsed
+from vlmgs_ns.viewer.scene import ShownScene
+from vlmgs_ns.viewer.session import MOST_PHRASES, Session, parse_phrases
 from vlmgs_ns.words.find import THRESHOLD
 
-if TYPE_CHECKING:
-    from nerfstudio.viewer.viewer import Viewer
-
-    from vlmgs_ns.method.model import VlmFastGSModel
-
 PAUSE = 0.8
-"""Seconds without a key after which typed words are looked for: the page does not tell when Enter is pressed."""
-LOOK_AGAIN = 1.0
-"""Seconds between looks at whether training has made the scene searchable."""
+"""Seconds without a key after which what was typed is looked for: the page sends no event for Enter."""
+POLL_EVERY = 1.0
+"""Seconds between checks whether training has made the scene searchable."""
 PICK = "choose …"
-VOID = "Training has changed the Gaussians: what was found, selected or hidden before is no more."
+RESET = "Training has added or removed Gaussians, so that what was found, selected and hidden was reset."
 FINDS, MASK, FEATURES, REGIONS, FOCUS, ALONE = SHOWS
 
 
 class Panel(ViewerControl):
-    """One per model; also before there is a viewer, and where there never is one."""
+    """Controls of one scene; it exists before there is a viewer, and without one."""
 
-    def __init__(self, model: VlmFastGSModel) -> None:
-        self._model = model
+    def __init__(self, scene: ShownScene) -> None:
+        self._scene = scene
         self._viewer: Viewer | None = None
         self.status = "Type what to look for."
         self.last_round = ""
@@ -61,39 +58,36 @@ class Panel(ViewerControl):
         self._page: Page | None = None
         self.phrases = ViewerText(
             "Find", "", hint=f"What to look for, as: red ball. Up to {MOST_PHRASES} with semicolons between: red ball; table",
-            cb_hook=lambda _: self._typed(),
+            cb_hook=lambda _: self._find_after_pause(),
         )  # fmt: skip
         self.names = ViewerDropdown(
-            "or pick", PICK, [PICK], hint="What was named in this scene; picking one finds it", cb_hook=lambda _: self._picked()
+            "or pick", PICK, [PICK], hint="Phrases known for this scene; picking one finds it", cb_hook=lambda _: self._pick()
         )
         self.negatives = ViewerText(
-            "But not", "", hint="What every find has to beat: general words, or what is found by mistake; semicolons between",
-            cb_hook=lambda _: self._typed(),
+            "But not", "", hint="Phrases that a find has to beat: general ones, or what is found by mistake; semicolons between",
+            cb_hook=lambda _: self._find_after_pause(),
         )  # fmt: skip
         self.show = ViewerDropdown(
             "Show", FINDS, list(SHOWS), hint="What the picture shows; the selection is outlined in white",
-            cb_hook=lambda _: self.act(self._choose),
+            cb_hook=lambda _: self.act(self._describe_show),
         )  # fmt: skip
         self.threshold = ViewerSlider(
             "Threshold", THRESHOLD, 0.0, 1.0, 0.01, hint="Relevancy above which something counts as found: higher finds less",
-            cb_hook=lambda _: self.act(self._recount),
+            cb_hook=lambda _: self.act(self._describe_found),
         )  # fmt: skip
         self.opacity = ViewerSlider(
             "Opacity", 0.6, 0.0, 1.0, 0.05, hint="How strongly finds are coloured and the rest is darkened",
             cb_hook=lambda _: self._rerender(),
         )  # fmt: skip
 
-    # what the model asks
+    # called by the model
 
     def frame(self) -> Frame | None:
-        """What to show now; None where it is not the viewer that renders: metrics and other commands know no edits."""
+        """Return what to show now; None outside the viewer's render thread: edits are invisible to metrics and commands."""
         if not isinstance(threading.current_thread(), RenderStateMachine):
             return None
-        model, session = self._model, self._session
-        focus = model.strategy_state.get("guided")
-        if focus is not None and len(focus) != len(model.means):
-            focus = None
-        if session is not None and not session.fits(model):
+        session = self._session
+        if session is not None and not session.current:
             session = None
         return Frame(
             show=self.show.value,
@@ -101,127 +95,136 @@ class Panel(ViewerControl):
             opacity=self.opacity.value,
             found=None if session is None else session.found,
             edits=None if session is None else session.selection.state,
-            focus=focus,
+            focus=self._scene.focus,
             regions=self._regions,
         )  # fmt: skip
 
-    def painted(self, frame: Frame, outputs: dict[str, Any], camera: Cameras, inside: Tensor | None) -> dict[str, Any]:
-        """The outputs with `rgb` as the frame shows it, and as they are where that fails; `inside` [N] bool: which are drawn."""
+    def paint(
+        self,
+        frame: Frame,
+        outputs: dict[str, Any],
+        camera: Cameras,
+        inside: Tensor | None,  # [N] bool
+    ) -> dict[str, Any]:
+        """Return the outputs with `rgb` as the frame shows it, unchanged where that fails.
+
+        Args:
+            inside: which Gaussians are drawn; None: all.
+        """
         try:
-            splats, pinhole = self._model.splats(), self._model.pinhole(camera)
-            return {**outputs, "rgb": frame.painted(outputs["rgb"], splats, pinhole, inside, outputs.get("semantics_pca"))}
+            splats, pinhole = self._scene.splats(), self._scene.pinhole(camera)
+            return {**outputs, "rgb": frame.paint(outputs["rgb"], splats, pinhole, inside, outputs.get("semantics_pca"))}
         except IOChangeException:  # the viewer wants another picture already
             raise
         except Exception as error:
-            warnings.warn(f"viewer: {told(error)}", stacklevel=2)  # no message to the page from here: it may be cut off half-way
+            # Not to the page: this thread may be interrupted half-way through a message.
+            warnings.warn(f"viewer: {error_message(error)}", stacklevel=2)
             return outputs
 
-    def follow(self) -> None:
-        """Told after every step of training: where Gaussians were born or died, selection and finds are void."""
-        if self._drop_stale():
-            self.act(lambda: VOID)
+    def after_step(self) -> None:
+        """Reset finds and selection where a step of training has added or removed Gaussians."""
+        if self._drop_stale_session():
+            self.act(lambda: RESET)
 
-    def tell(self, asked: Round, done: Densification) -> None:
+    def show_round(self, round_: Round, densification: Densification) -> None:
         """Show a round of guidance and the densification that used it."""
-        boxes = sum(len(view.boxes) for view in asked.regions or [])
-        effect = f"{boxes} regions, {done.focused} added, {done.doomed} pruned"
-        self.last_round = f"Last round of guidance: {asked.phase}, step {asked.step}: {effect}"
+        boxes = sum(len(view.boxes) for view in round_.regions or [])
+        effect = f"{boxes} regions, {densification.focused} added, {densification.doomed} pruned"
+        self.last_round = f"Last round of guidance: {round_.phase}, step {round_.step}: {effect}"
         if self._viewer is not None:
             self.act(self._read_rounds)
 
-    # what is pressed
+    # actions
 
     def act(self, action: Action) -> Future[None]:
-        """Run an action on the worker and show what it says, errors too; an empty line leaves the status as it is."""
-        return self._worker.submit(self._safely, action)
+        """Run an action on the worker and show its message, or its error; an empty message leaves the status as it is."""
+        return self._worker.submit(self._run, action)
 
     def find(self) -> str:
-        """Look for what stands in the field, and make sure that it can be seen."""
+        """Look for the phrases in the field, and switch the page to a picture that shows them."""
         if self._pause is not None:
             self._pause.cancel()
         if self.phrases.value.strip() and self.show.value not in (FINDS, MASK):
             self.show.value = FINDS
         if self._viewer is not None and self._viewer.control_panel.output_render not in ("rgb", "not set"):
             self._viewer.control_panel._output_render.value = "rgb"
-        self._say("Looking …")
-        return self.session().find(
-            self._model, self.phrases.value, self.negatives.value, self.threshold.value, lock=self._lock()
-        )  # fmt: skip
+        self._set_status("Looking …")
+        return self.session().find(self.phrases.value, self.negatives.value, self.threshold.value, lock=self._train_lock())
 
     def select(self) -> str:
-        """Select what is found."""
-        with self._lock():
-            return self.session().select(self._model, self.threshold.value)
+        """Select the Gaussians found."""
+        with self._train_lock():
+            return self.session().select(self.threshold.value)
 
     def invert(self) -> str:
-        """Select all the others."""
+        """Select what is not selected, and nothing else."""
         return self.session().invert()
 
     def grow(self) -> str:
-        """Add to the selection what hangs together with it."""
-        with self._lock():
-            return self.session().grow(self._model, self.threshold.value)
+        """Add connected Gaussians to the selection."""
+        with self._train_lock():
+            return self.session().grow(self.threshold.value)
 
     def tidy(self) -> str:
-        """Drop strays from the selection."""
-        with self._lock():
-            return self.session().tidy(self._model)
+        """Drop faint and stray Gaussians from the selection."""
+        with self._train_lock():
+            return self.session().tidy()
 
     def hide(self) -> str:
-        """Show the selected ones no longer."""
+        """Hide the selected Gaussians."""
         return self.session().hide()
 
     def isolate(self) -> str:
-        """Show the selected ones alone."""
+        """Hide all but the selected Gaussians."""
         return self.session().isolate()
 
     def show_all(self) -> str:
-        """Hide nothing."""
+        """Show all Gaussians."""
         return self.session().show_all()
 
     def undo(self) -> str:
-        """Take back the last change."""
+        """Undo the last change of what is selected or hidden."""
         return self.session().undo()
 
     def export(self) -> str:
-        """Write the selected ones into the run's folder."""
-        with self._lock():
-            return self.session().export(self._model, self.run / "exports")
+        """Write the selected Gaussians into the run's folder."""
+        with self._train_lock():
+            return self.session().export(self.run / "exports")
 
     def session(self) -> Session:
-        """Of the present Gaussians: a new one, and a note about it, where training has changed them."""
-        self._drop_stale()
+        """Return the session of the present Gaussians, a new one where training has added or removed some."""
+        self._drop_stale_session()
         session = self._session
         if session is None:
-            session = self._session = Session(self._model)
+            session = self._session = Session(self._scene)
         return session
 
     # inside
 
-    def _drop_stale(self) -> bool:
-        """Whether something was lost because training has changed the Gaussians."""
+    def _drop_stale_session(self) -> bool:
+        """Drop the session where it is stale; return whether anything found, selected or hidden was lost with it."""
         session = self._session
-        if session is None or session.fits(self._model):
+        if session is None or session.current:
             return False
         self._session = None
         return session.touched
 
-    def _safely(self, action: Action) -> None:
+    def _run(self, action: Action) -> None:
         try:
-            void = self._drop_stale()
+            reset = self._drop_stale_session()
             try:
-                said = action()
+                message = action()
             except Exception as error:
-                said = told(error)
-            if void:
-                said = f"{VOID} {said}".strip()
-            if said:
-                self._say(said)
+                message = error_message(error)
+            if reset:
+                message = f"{RESET} {message}".strip()
+            if message:
+                self._set_status(message)
             self._rerender()
         except Exception as error:  # the page may be gone
-            warnings.warn(f"viewer panel: {told(error)}", stacklevel=2)
+            warnings.warn(f"viewer panel: {error_message(error)}", stacklevel=2)
 
-    def _say(self, status: str) -> None:
+    def _set_status(self, status: str) -> None:
         self.status = status
         self._refresh()
 
@@ -233,12 +236,12 @@ class Panel(ViewerControl):
         if self._viewer is not None:
             self._viewer._trigger_rerender()
 
-    def _lock(self) -> AbstractContextManager[object]:
+    def _train_lock(self) -> AbstractContextManager[object]:
         """Held while training changes the Gaussians, and while the viewer renders."""
         lock = None if self._viewer is None else self._viewer.train_lock
         return nullcontext() if lock is None else lock
 
-    def _typed(self) -> None:
+    def _find_after_pause(self) -> None:
         if self._pause is not None:
             self._pause.cancel()
         self._pause = threading.Timer(PAUSE, lambda: self.act(self._find_new))
@@ -246,27 +249,27 @@ class Panel(ViewerControl):
         self._pause.start()
 
     def _find_new(self) -> str:
-        """What was typed, unless it is what was found last."""
+        """Look for what was typed, unless it is what was found last."""
         found = self.session().found
-        phrases, negatives = parsed(self.phrases.value, "Find"), parsed(self.negatives.value, "But not")
+        phrases, negatives = parse_phrases(self.phrases.value, "Find"), parse_phrases(self.negatives.value, "But not")
         if found is None and not phrases:
             return ""
         if found is not None and list(found.phrases) == phrases and negatives in ([], list(found.negatives)):
             return ""
         return self.find()
 
-    def _picked(self) -> None:
+    def _pick(self) -> None:
         name = self.names.value
         if name != PICK:
             self.phrases.value, self.names.value = name, PICK
             self.act(self._find_new)
 
-    def _recount(self) -> str:
+    def _describe_found(self) -> str:
         session = self.session()
-        return "" if session.found is None else session.found.told(self.threshold.value)
+        return "" if session.found is None else session.found.describe(self.threshold.value)
 
-    def _choose(self) -> str:
-        """Say what is shown, or why there is nothing to show."""
+    def _describe_show(self) -> str:
+        """Return what is shown, or why there is nothing to show."""
         choice, found = self.show.value, self.session().found
         if choice == REGIONS:
             self._regions = rounds.last_pictures(self.run)
@@ -274,41 +277,41 @@ class Panel(ViewerControl):
                 return "No pictures of a round of guidance were kept in this run."
             return "The last round of guidance, as it was sent and answered; it does not follow the camera."
         if choice == FOCUS:
-            if self._model.strategy_state.get("guided") is None:
+            if self._scene.focus is None:
                 return "No round of guidance has chosen any Gaussians in this run."
             return "In colour: what the last round of guidance chose."
         if choice == FEATURES:
-            self._model.searchable()
+            self._scene.searchable()
             return "Alike colours: features that are alike."
-        return "Nothing is looked for." if found is None else found.told(self.threshold.value)
+        return "Nothing is looked for." if found is None else found.describe(self.threshold.value)
 
     def _read_rounds(self) -> str:
         self._regions = rounds.last_pictures(self.run)
-        self._offer()
+        self._fill_fields()
         self._refresh()
         return ""
 
-    def _offer(self) -> None:
-        """Fill the fields with what this scene has."""
+    def _fill_fields(self) -> None:
+        """Offer the phrases known for this scene, and its negatives."""
         self.names.set_options([PICK, *self.known()])
-        if self._model.semantics is not None and not self.negatives.value:
-            self.negatives.value = "; ".join(self._model.semantics.about.negatives)
+        if self._scene.semantics is not None and not self.negatives.value:
+            self.negatives.value = "; ".join(self._scene.semantics.about.negatives)
 
-    def _await_words(self) -> None:
-        """The semantic stage comes after the last iteration, and tells nobody."""
+    def _await_semantics(self) -> None:
+        """Wait for the semantic stage, which comes after the last iteration and sends no event."""
         while not self._can_search():
-            time.sleep(LOOK_AGAIN)
-        self.act(self._announce)
+            time.sleep(POLL_EVERY)
+        self.act(self._announce_search)
 
-    def _announce(self) -> str:
-        self._offer()
+    def _announce_search(self) -> str:
+        self._fill_fields()
         return "This scene can be searched now: type what to look for."
 
     def known(self) -> list[str]:
         """What can be looked for: what a model named, the run's own phrases, and what the embedded encoder was taught."""
         found = rounds.labels(self.run)
-        semantics = self._model.semantics
-        found += self._model.prompts
+        semantics = self._scene.semantics
+        found += self._scene.prompts
         if semantics is not None:
             found += [text for text in semantics.texts if text not in semantics.about.negatives]
             if semantics.about.clip == EMBEDDED:
@@ -330,16 +333,16 @@ class Panel(ViewerControl):
             super()._setup(viewer)  # type: ignore[no-untyped-call]
             self._viewer = viewer
             self._build(viewer.viser_server, viewer.stats_markdown.order)
-            if viewer.trainer is not None and self._model.config.semantics.enabled:
-                threading.Thread(target=self._await_words, daemon=True, name="panel-words").start()
+            if viewer.trainer is not None and self._scene.has_semantic_stage:
+                threading.Thread(target=self._await_semantics, daemon=True, name="panel-words").start()
         except Exception as error:
-            warnings.warn(f"the panel for words could not be added to the viewer: {told(error)}", stacklevel=2)
+            warnings.warn(f"the panel for words could not be added to the viewer: {error_message(error)}", stacklevel=2)
 
     def _build(self, server: viser.ViserServer, after: float) -> None:
-        self._offer()
+        self._fill_fields()
         self.last_round = rounds.last_told(self.run)
         if not self._can_search():
-            self.status = self._why_not()
+            self.status = self._search_hint()
         words, look = (self.phrases, self.names, self.negatives), (self.show, self.threshold, self.opacity)
         rows = (
             Row(
@@ -363,15 +366,15 @@ class Panel(ViewerControl):
         self._refresh()
 
     def _can_search(self) -> bool:
-        return self._model.semantics is not None and self._model.semantics.complete
+        return self._scene.semantics is not None and self._scene.semantics.complete
 
-    def _why_not(self) -> str:
-        if self._viewer is not None and self._viewer.trainer is not None and self._model.config.semantics.enabled:
+    def _search_hint(self) -> str:
+        if self._viewer is not None and self._viewer.trainer is not None and self._scene.has_semantic_stage:
             return "Training: this scene can be searched with words after the last iteration."
         try:
-            self._model.searchable()
+            self._scene.searchable()
         except InputError as error:
-            return told(error)
+            return error_message(error)
         return self.status
 
 
@@ -383,7 +386,7 @@ def embedded_words() -> list[str]:
     return [*sorted({"table", *(kind.noun for kind in CATALOGUE)}), *SURFACES]
 
 
-def told(error: Exception) -> str:
+def error_message(error: Exception) -> str:
     """An error in one line."""
     text = " ".join(str(error).split()).removeprefix("Error: ")
     if isinstance(error, InputError):
