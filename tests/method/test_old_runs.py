@@ -75,5 +75,5 @@ def test_an_old_config_is_of_todays_classes(run: Path) -> None:
 def test_an_old_config_needs_every_entry(run: Path, old: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its entry in MOVED, a module's classes are not found."""
     monkeypatch.delitem(sys.modules, old)
-    with pytest.raises(yaml.constructor.ConstructorError, match="cannot find module|No module named"):
+    with pytest.raises(yaml.constructor.ConstructorError, match=r"cannot find module|No module named"):
         yaml.load((run / "config.yml").read_text(encoding="utf-8"), Loader=yaml.Loader)
