@@ -10,20 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tests.pages.conftest import Page
-from vlmgs_ns.pages.chart import Line, Mark, chart, short
 from vlmgs_ns.pages.curves import Curve, read_curves
-from vlmgs_ns.pages.embed import error_map, image, image_file
-from vlmgs_ns.pages.guidance_section import MOST_PICTURES, guidance_section
+from vlmgs_ns.pages.embed import Embedded, embed, embed_file, error_map
 from vlmgs_ns.pages.held_out import HeldOut, Score, evenly_spaced
-from vlmgs_ns.pages.html import Html, join, table, tag
-from vlmgs_ns.pages.rounds import Recorded, Rounds, read_rounds
-from vlmgs_ns.pages.sections import views_section
+from vlmgs_ns.pages.page import render
+from vlmgs_ns.pages.plot import Chart, Line, Mark, plot
+from vlmgs_ns.pages.report import guidance_values
+from vlmgs_ns.pages.rounds import MOST_PICTURES, Recorded, Rounds, read_rounds
 from vlmgs_ns.pages.settings import settings_of
 from vlmgs_ns.splats.orbit import surrounds
 
@@ -32,25 +32,35 @@ def curve(*values: float, every: int = 10) -> Curve:
     return Curve(tuple(every * k for k in range(len(values))), values, tuple(float(k) for k in range(len(values))))
 
 
-def test_whatever_is_text_is_escaped_and_markup_is_not_twice() -> None:
-    assert tag("p", "<b>&\"'") == "<p>&lt;b&gt;&amp;&quot;&#x27;</p>"
-    assert tag("p", tag("b", "x"), None, 3) == "<p><b>x</b>3</p>"
-    assert tag("a", "x", href='"><script>') == '<a href="&quot;&gt;&lt;script&gt;">x</a>'
-    assert (
-        tag("img", src="a", alt=None, muted=True, loop=False, data_kind="k", class_="c")
-        == '<img src="a" muted data-kind="k" class="c"/>'
-    )
-    assert isinstance(join("<", Html("<br/>")), Html) and join("<", Html("<br/>")) == "&lt;<br/>"
-    assert "&lt;i&gt;" in table([("a", "<i>")])
+def guidance_section(rounds: Rounds, backend: str, guided: bool) -> str:
+    return render("guidance.html", **guidance_values(rounds, backend, guided))
+
+
+def test_text_is_escaped_and_a_value_that_is_missing_is_an_error() -> None:
+    hostile = '"><script>alert(1)</script>'
+    page = render("next.html", commands={hostile: [hostile]})
+    assert "<script" not in page and Page(page).words.count(hostile) == 2
+    hostile_round = Recorded(1, hostile, "b", 0.1, hostile, (), {}, (), hostile)
+    assert "<script" not in guidance_section(Rounds((hostile_round,)), hostile, True)
+    with pytest.raises(jinja2.UndefinedError, match="commands"):
+        render("next.html")
+
+
+def test_every_template_is_package_data() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML by itself")
+    root = Path(__file__).resolve().parents[2]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["vlmgs_ns.pages"]
+    pages = root / "vlmgs_ns" / "pages"
+    packed = {file for pattern in patterns for file in pages.glob(pattern)}
+    assert packed == {file for file in (pages / "templates").rglob("*") if file.is_file()}
 
 
 def flat(value: int, width: int = 16, height: int = 12) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
-def decoded(markup: str) -> Image.Image:
-    (content,) = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", markup)
-    return Image.open(io.BytesIO(base64.b64decode(content)))
+def decoded(picture: Embedded) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(picture.source.removeprefix("data:image/jpeg;base64,"))))
 
 
 def test_error_map_is_black_without_error_and_grows_with_it() -> None:
@@ -61,58 +71,63 @@ def test_error_map_is_black_without_error_and_grows_with_it() -> None:
 
 
 def test_a_picture_keeps_its_colours_and_its_shape_within_what_a_screen_shows(tmp_path: Path) -> None:
-    small, large = image(flat(90), "small"), image(flat(90, 1600, 400), "large")
+    small, large = embed(flat(90)), embed(flat(90, 1600, 400))
     assert decoded(small).size == (16, 12) and abs(np.asarray(decoded(small)).astype(int) - 90).max() <= 1
-    assert decoded(large).size == (800, 200) and 'width="800"' in large and 'height="200"' in large
+    assert decoded(large).size == (800, 200) == (large.width, large.height)
     Image.fromarray(flat(10, 900, 300)).save(tmp_path / "a.png")
     (tmp_path / "b.jpg").write_text("<script>no picture</script>")
-    found = image_file(tmp_path / "a.png", 'al"t', 480)
-    assert found is not None and decoded(found).size == (480, 160) and 'alt="al&quot;t"' in found
-    assert image_file(tmp_path / "b.jpg", "", 480) is None and image_file(tmp_path / "none.jpg", "", 480) is None
+    found = embed_file(tmp_path / "a.png", 480)
+    assert found is not None and decoded(found).size == (480, 160)
+    assert embed_file(tmp_path / "b.jpg", 480) is None and embed_file(tmp_path / "none.jpg", 480) is None
 
 
 def points(markup: str, class_: str) -> list[tuple[float, float]]:
-    (found,) = re.findall(rf'<polyline points="([^"]*)" class="{class_}"', markup)
-    return [(float(x), float(y)) for x, y in (pair.split(",") for pair in found.split())]
+    (path,) = re.findall(rf'<g class="{class_}">\s*<path d="([^"]*)"', markup)
+    return [(float(x), float(y)) for x, y in re.findall(r"[ML] (\S+) (\S+)", path)]
 
 
 def test_a_line_goes_where_its_values_are() -> None:
-    drawn = points(chart("T", [Line("a", curve(0, 5, 10))], "u", digits=0), "line line-0")
+    drawn = points(plot(Chart("T", [Line("a", curve(0, 5, 10))], "u", digits=0)), "line-0")
     (x0, y0), (x1, y1), (x2, y2) = drawn
     assert x0 < x1 < x2 and x1 - x0 == pytest.approx(x2 - x1, abs=0.11)
     assert y0 > y1 > y2 and y0 - y1 == pytest.approx(y1 - y2, abs=0.11)  # up is less
-    logarithmic = points(chart("T", [Line("a", curve(0.01, 0.1, 1))], "u", logarithmic=True), "line line-0")
+    logarithmic = points(plot(Chart("T", [Line("a", curve(0.01, 0.1, 1))], "u", logarithmic=True)), "line-0")
     assert logarithmic[0][1] - logarithmic[1][1] == pytest.approx(logarithmic[1][1] - logarithmic[2][1], abs=0.11)
 
 
 def test_a_chart_names_its_axes_values_and_marks() -> None:
-    made = chart(
-        "PSNR", [Line("training", curve(10, 20.123)), Line("<held out>", curve(5, 7))], "PSNR [dB]", marks=[Mark(5, "detail")]
-    )
-    page = Page(made)
-    assert {"PSNR [dB]", "iteration", "20.12", "7.00", "<held out> "} <= set(page.words)
-    assert "mark-detail" in made and "<held" not in made
-    assert "training 20.12 at iteration 10" in made
+    lines = [Line("training", curve(10, 20.123)), Line("<held out>", curve(5, 7))]
+    marks = [Mark(5, "round of phase “detail”", 1), Mark(8, "round of phase “detail”", 1)]
+    made = render("training.html", charts=[Chart("PSNR", lines, "PSNR [dB]", marks=marks)])
+    words = [word.strip() for word in Page(made).words]
+    assert {"PSNR [dB]", "iteration", "20.12", "7.00", "<held out>"} <= set(words)
+    assert words.count("round of phase “detail”") == 1 and made.count('<g class="mark">') == 2
+    assert "<held" not in made and "training 20.12 at iteration 10" in made
 
 
 @pytest.mark.parametrize("values", [(3.0,), (2.0, 2.0, 2.0), (0.0, 0.0), (-4.0, -1.0), (0.0, 1e-9), (1e12, 3e12)])
 @pytest.mark.parametrize("digits", [0, 2])
 def test_any_values_can_be_drawn_inside_the_chart(values: tuple[float, ...], digits: int) -> None:
-    made = chart("T", [Line("a", curve(*values), noisy=True)], "u", logarithmic=True, digits=digits)
-    assert all(0 <= x <= 560 and 0 <= y <= 300 for x, y in points(made, "line line-0"))
+    made = plot(Chart("T", [Line("a", curve(*values), noisy=True)], "u", digits, logarithmic=True))
+    assert all(0 <= x <= 560 and 0 <= y <= 300 for x, y in points(made, "line-0"))
     assert "nan" not in made and "inf" not in made
 
 
 def test_a_noisy_line_is_its_mean_over_pale_values() -> None:
     values = [100.0 + (-1) ** k for k in range(600)]
-    made = chart("T", [Line("a", curve(*values), noisy=True)], "u")
-    assert len(points(made, "line line-0")) == 60 and len(points(made, "line pale line-0")) == 400
-    heights = [y for _, y in points(made, "line line-0")]
+    made = plot(Chart("T", [Line("a", curve(*values), noisy=True)], "u"))
+    assert len(points(made, "line-0")) == 60 and len(points(made, "pale-0")) == 400
+    heights = [y for _, y in points(made, "line-0")]
     assert max(heights) - min(heights) < 1  # each window holds as many of both values
 
 
-def test_numbers_on_an_axis_are_short() -> None:
-    assert [short(value) for value in (0.0, 0.05, 500.0, 1500.0, 20_000.0, 2.5e6)] == ["0", "0.05", "500", "1,500", "20k", "2.5M"]
+def test_a_chart_is_the_same_each_time_takes_the_page_s_colours_and_points_nowhere() -> None:
+    chart = Chart("T <&>", [Line(f"{k}", curve(*range(300)), noisy=k == 1, dots=k == 2) for k in range(5)], "u")
+    made = plot(chart)
+    assert made == plot(chart)
+    assert set(re.findall(r"var\((--[a-z0-9]+)\)", made)) == {"--soft", "--line", "--card", *(f"--c{k}" for k in range(5))}
+    assert not re.search(r"url\(|http|<metadata|#[0-9a-f]{6}", made)
+    assert "T &lt;&amp;&gt; over iterations" in made
 
 
 def test_curves_are_what_tensorboard_was_told(tmp_path: Path) -> None:
@@ -166,7 +181,7 @@ def test_rounds_have_the_pictures_that_they_name(tmp_path: Path) -> None:
     assert [path.name for path in by_name.pictures] == ["000010_detail_0.jpg", "000010_detail_0_after.jpg"]
     assert [path.name for path in by_key.pictures] == ["000010_detail_0_after.jpg"]
     assert by_key.effect == {"selected": 7, "added": 3} and by_key.views[0].labels == ("a chair",)
-    page = Page(guidance_section(found, "Guidance: nobody", True).body)
+    page = Page(guidance_section(found, "Guidance: nobody", True))
     text = "".join(page.words)
     assert "7 chosen · 3 added" in text and "2 lines" in text and "busy" in text and "photo 0 · after the round" in text
     assert left_out.left_out == "busy"
@@ -180,22 +195,22 @@ def test_first_and_last_rounds_of_a_phase_are_open_and_pictures_have_a_limit(tmp
     for other in paths:
         other.write_bytes(path.read_bytes())
     rounds = tuple(Recorded(k, "detail", "b", 0.1, "?", (), {}, tuple(paths[10 * k : 10 * k + 10])) for k in range(4))
-    body = guidance_section(Rounds(rounds), "", True).body
+    body = guidance_section(Rounds(rounds), "", True)
     assert re.findall(r'<details( open)? class="round">', body) == [" open", "", "", " open"]
     assert body.count("<img") == 40 <= MOST_PICTURES
     many = tuple(
         Recorded(k, "detail", "b", 0.1, "?", (), {}, tuple(tmp_path / f"{k}_{number}.jpg" for number in range(50)))
         for k in range(4)
     )
-    limited = guidance_section(Rounds(many), "", True).body
+    limited = guidance_section(Rounds(many), "", True)
     shown = [part.count("<figure") for part in limited.split('class="round"')[1:]]
     assert shown == [50, MOST_PICTURES - 100, 0, 50]
     assert "30 more pictures" in limited and "50 more pictures" in limited
 
 
 def test_no_rounds_are_told_by_their_reason() -> None:
-    assert "was not guided" in guidance_section(Rounds(), "", False).body
-    assert "ended before the first" in guidance_section(Rounds(), "", True).body
+    assert "was not guided" in guidance_section(Rounds(), "", False)
+    assert "ended before the first" in guidance_section(Rounds(), "", True)
 
 
 @dataclass
@@ -229,7 +244,7 @@ def test_settings_are_compared_with_the_method_s_own(monkeypatch: pytest.MonkeyP
 
 
 def test_without_held_out_photos_the_section_says_so() -> None:
-    assert "holds no photo out" in views_section(HeldOut((), ()), None).body
+    assert "holds no photo out" in render("views.html", trained=HeldOut((), ()), before={}, error_at_white=1)
 
 
 def ring(angles: torch.Tensor) -> torch.Tensor:  # [N, 3, 4]

@@ -19,8 +19,8 @@ from vlmgs_ns.config import vlm_fastgs_lite
 from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.method.trainer import VlmFastGSTrainer, VlmFastGSTrainerConfig
 from vlmgs_ns.pages.held_out import held_out
-from vlmgs_ns.pages.report import VIEWS_SHOWN, Known, write_report
-from vlmgs_ns.pages.turn import write_turntable
+from vlmgs_ns.pages.report import VIEWS_SHOWN, DemoResults, write_report
+from vlmgs_ns.pages.turntable import write_turntable
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.progress import bar, say
 from vlmgs_ns.toy.make import SceneSettings, make_scene
@@ -85,13 +85,13 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
     write_turntable(trainer.pipeline, out / "turntable.mp4", turntable_seconds)
     run = OpenRun(folder / "config.yml", trainer.pipeline.eval())
     film = (out / "turntable.mp4").read_bytes()
-    known = Known(TITLE, INTRO, trained, before, seeds, film, beside=out)
-    commands = write_report(run, out / "index.html", known=known)
+    results = DemoResults(TITLE, INTRO, trained, before, seeds, film, beside=out)
+    commands = write_report(run, out / "index.html", demo=results)
     with replacing(out / "metrics.json") as partial:
         report = {**metrics, "settings": settings, "config": str(run.config)}
         partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
-    listed = "\n".join(f"  {command}" for _, command in commands)
+    listed = "\n".join(f"  {command}" for some in commands.values() for command in some)
     say(
         f"Trained {gaussians:,} Gaussians in {trained_in:.0f} s; {time.monotonic() - start:.0f} s in all.\n"
         f"Held out: PSNR {metrics['psnr']:.2f} dB, {metrics['psnr_before_training']:.2f} before training; "

@@ -1,16 +1,15 @@
-"""Pictures as they stand in the page: inside it, of a size that a screen shows."""
+"""Pictures and videos inside a page, of a size that a screen shows."""
 
 from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-
-from vlmgs_ns.pages.html import Html, tag
 
 Picture = npt.NDArray[np.uint8]
 """RGB, [H, W, 3]."""
@@ -22,64 +21,55 @@ LONGER_SIDE = 800
 QUALITY = 85
 
 
-def error_map(photo: Picture, render: Picture) -> Picture:
-    """Mean absolute error over a pixel's colours, black where there is none, brightest from ``ERROR_AT_WHITE`` on."""
-    from matplotlib import colormaps
+@dataclass(frozen=True)
+class Embedded:
+    """A picture as a page holds it; its size keeps the text from jumping while a long page is laid out."""
 
-    error = np.abs(photo.astype(np.float32) - render.astype(np.float32)).mean(axis=-1) / 255.0
-    coloured = colormaps["inferno"](np.clip(error / ERROR_AT_WHITE, 0.0, 1.0))[..., :3]
-    return (coloured * 255).round().astype(np.uint8)
-
-
-def colour_bar(colours: str, low: str, high: str) -> Html:
-    """The scale of one of matplotlib's colour maps, with words at its ends."""
-    from matplotlib import colormaps
-
-    bar = (colormaps[colours](np.linspace(0, 1, 64))[None, :, :3] * 255).round().astype(np.uint8).repeat(4, axis=0)
-    return tag("p", low, " ", image(bar, f"colours from {low} to {high}", class_="scale"), " ", high, class_="legend")
+    source: str
+    """A data URI."""
+    width: int
+    height: int
 
 
-def image(picture: Picture, alt: str, kind: str | None = None, class_: str | None = None) -> Html:
-    """An element that holds the picture as a JPEG, scaled down to ``LONGER_SIDE``; ``kind`` says what it shows, for programs."""
-    shown = Image.fromarray(np.ascontiguousarray(picture))
-    shown.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    shown.save(buffer, format="JPEG", quality=QUALITY, subsampling=0)
-    return _element(buffer.getvalue(), shown.size, alt, kind, class_)
+def embed(picture: Picture) -> Embedded:
+    """Return a picture as a JPEG, scaled down to ``LONGER_SIDE``."""
+    return _jpeg(Image.fromarray(np.ascontiguousarray(picture)), LONGER_SIDE, subsampling=0)
 
 
-def image_file(path: Path, alt: str, longer_side: int) -> Html | None:
-    """The same of a picture's file, scaled down to ``longer_side``; None where it cannot be read as a picture."""
+def embed_file(path: Path, longer_side: int) -> Embedded | None:
+    """Return a picture's file as a JPEG, scaled down to ``longer_side``; None where it cannot be read as a picture."""
     try:
         with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as opened:
-            shown = opened.convert("RGB")
+            picture = opened.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-    shown.thumbnail((longer_side, longer_side), Image.Resampling.LANCZOS)
+    return _jpeg(picture, longer_side, subsampling=2)
+
+
+def _jpeg(picture: Image.Image, longer_side: int, subsampling: int) -> Embedded:
+    picture.thumbnail((longer_side, longer_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    shown.save(buffer, format="JPEG", quality=QUALITY)
-    return _element(buffer.getvalue(), shown.size, alt, None, None)
+    picture.save(buffer, format="JPEG", quality=QUALITY, subsampling=subsampling)
+    return Embedded(data_uri("image/jpeg", buffer.getvalue()), *picture.size)
 
 
-def _element(jpeg: bytes, size: tuple[int, int], alt: str, kind: str | None, class_: str | None) -> Html:
-    # Width and height keep the text from jumping while a long page is laid out.
-    return tag(
-        "img",
-        src=_uri("image/jpeg", jpeg),
-        alt=alt,
-        width=size[0],
-        height=size[1],
-        decoding="async",
-        data_kind=kind,
-        class_=class_,
-    )
+def data_uri(media_type: str, content: bytes) -> str:
+    """Return an address that holds the content itself."""
+    return f"data:{media_type};base64," + base64.b64encode(content).decode("ascii")
 
 
-def video(mp4: bytes, alt: str) -> Html:
-    """An element that plays the video over and over."""
-    source = _uri("video/mp4", mp4)
-    return tag("video", src=source, autoplay=True, loop=True, muted=True, playsinline=True, controls=True, aria_label=alt)
+def error_map(photo: Picture, render: Picture) -> Picture:
+    """Return the mean absolute error over a pixel's colours: black where there is none, brightest from ``ERROR_AT_WHITE`` on."""
+    error = np.abs(photo.astype(np.float32) - render.astype(np.float32)).mean(axis=-1) / 255.0
+    return _coloured("inferno", error / ERROR_AT_WHITE)
 
 
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64," + base64.b64encode(content).decode("ascii")
+def colour_bar(colours: str) -> Picture:
+    """Return the scale of one of matplotlib's colour maps, lowest value on the left."""
+    return _coloured(colours, np.linspace(0, 1, 64)[None].repeat(4, axis=0))
+
+
+def _coloured(colours: str, values: npt.NDArray[np.floating]) -> Picture:
+    from matplotlib import colormaps
+
+    return (colormaps[colours](np.clip(values, 0.0, 1.0))[..., :3] * 255).round().astype(np.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,11 @@ class Score:
     name: str
     psnr: float
     ssim: float
+
+    @property
+    def row(self) -> tuple[str, str, str]:
+        """Cells of a table: name, PSNR in dB and SSIM."""
+        return self.name, f"{self.psnr:.2f}", f"{self.ssim:.3f}"
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,3 @@ def held_out(pipeline: Any, most_shown: int) -> HeldOut:
 def to_bytes(image: torch.Tensor) -> Picture:
     """Colours in [0, 1] as bytes. [H, W, 3]."""
     return (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-
-
-def by_name(views: Sequence[View]) -> dict[str, View]:
-    """Views by the names of their photos."""
-    return {view.score.name: view for view in views}

@@ -1,4 +1,4 @@
-"""Everything about a run gathered, and the page written."""
+"""The report of a run: one page with its views, curves, guidance, finds, settings and costs, all inside the file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from typing import Any
 
 from vlmgs_ns.method import checkpoint
 from vlmgs_ns.method.finished_run import OpenRun
+from vlmgs_ns.pages.charts import training_charts
 from vlmgs_ns.pages.costs import Costs, costs_of, read_json
 from vlmgs_ns.pages.curves import read_curves
-from vlmgs_ns.pages.embed import video
-from vlmgs_ns.pages.gallery import Find, phrases_of, search
-from vlmgs_ns.pages.guidance_section import guidance_section
+from vlmgs_ns.pages.embed import ERROR_AT_WHITE, data_uri
+from vlmgs_ns.pages.gallery import THRESHOLD, Find, phrases_of, search
 from vlmgs_ns.pages.held_out import HeldOut, held_out
-from vlmgs_ns.pages.html import Child, Html, tag
-from vlmgs_ns.pages.html_page import Tile, missing, page
 from vlmgs_ns.pages.next_commands import next_commands
-from vlmgs_ns.pages.rounds import read_rounds
-from vlmgs_ns.pages.sections import costs_section, curves_section, next_section, run_section, views_section, words_section
+from vlmgs_ns.pages.page import render
+from vlmgs_ns.pages.rounds import EFFECTS, PHASES, Rounds, pictures_on_page, read_rounds
 from vlmgs_ns.pages.settings import load_config, settings_of
-from vlmgs_ns.pages.turn import turntable
+from vlmgs_ns.pages.turntable import turntable
 from vlmgs_ns.splats.orbit import surrounds
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
@@ -33,8 +31,8 @@ VIEWS_SHOWN = 6
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of a run that was trained a moment ago, and can be found out of a run's folder only in part."""
+class DemoResults:
+    """What a demo knows of the run that it has just trained, beyond what the run's folder holds."""
 
     title: str
     intro: str
@@ -69,8 +67,8 @@ def write_report(
     out: Path,
     phrases: Sequence[str] = (),
     turntable_seconds: float = 0.0,
-    known: Known | None = None,
-) -> list[tuple[str, str]]:
+    demo: DemoResults | None = None,
+) -> dict[str, list[str]]:
     """Write a run's page, whole or not at all.
 
     Args:
@@ -78,10 +76,10 @@ def write_report(
         out: file to write; one that exists is replaced.
         phrases: to search the scene for; by default the run's own, or some of its scene's labels.
         turntable_seconds: length of a video around a scene whose photos surround it; 0: none.
-        known: of a run that was trained just now, so that nothing is rendered twice.
+        demo: results of the demo that has just trained the run, so that nothing is rendered twice.
 
     Returns:
-        The commands to go on with: what each does, and its line.
+        The commands to go on with, by what they do.
 
     Raises:
         InputError: the path cannot be written, or ``phrases`` are given for a run that cannot be searched.
@@ -91,61 +89,96 @@ def write_report(
     rounds = read_rounds(run.folder / "guidance")
     curves = read_curves(run.folder)
     machine = read_json(run.folder / "machine.json")
-    trained = known.trained if known else held_out(run.pipeline, VIEWS_SHOWN)
+    trained = demo.trained if demo else held_out(run.pipeline, VIEWS_SHOWN)
     finds, source, lacking = _search(run, phrases)
     costs = costs_of(run.folder, run.data, curves, rounds)
-    film = known.turntable if known else _film(run, turntable_seconds)
+    film = demo.turntable if demo else _film(run, turntable_seconds)
 
-    model = run.model
-    enabled = bool(getattr(getattr(config.pipeline.model, "guidance", None), "enabled", False))
-    semantics = read_json(run.folder / "semantics.json")
-    asked = [find.phrase for find in finds] if model.semantics is not None and model.semantics.complete else None
-    commands = next_commands(run.config, known.beside if known else run.folder, asked)
-    sections = [
-        views_section(trained, known.before if known else None),
-        curves_section(curves, rounds, config),
-        guidance_section(rounds, str(machine.get("guidance", "")), enabled),
-        words_section(finds, source, str(semantics.get("encoders", "")), lacking),
-        run_section(_facts(run, config), settings_of(config), machine),
-        costs_section(costs, _sizes(run)),
-        next_section(commands),
-    ]
-    title = known.title if known else f"{config.method_name} on {run.data.name}"
-    shown = None if film is None else video(film, "One turn around the scene, rendered from the Gaussians")
-    text = page(title, _intro(run, known), _tiles(run, trained, costs, known), _summary(run, config, machine), shown, sections)
+    settings = config.pipeline.model
+    semantics = run.model.semantics if run.model.semantics is not None and run.model.semantics.complete else None
+    iterations, planned = checkpoint.steps_in(run.folder / "nerfstudio_models")[-1] + 1, run.model.run_length
+    found = [find.phrase for find in finds] if semantics is not None else None
+    commands = next_commands(run.config, demo.beside if demo else run.folder, found)
+    text = render(
+        "report.html",
+        title=demo.title if demo else f"{config.method_name} on {run.data.name}",
+        intro=demo.intro if demo else "",
+        iterations=iterations,
+        planned=planned,
+        film=data_uri("video/mp4", film) if film else "",
+        tiles=_tiles(run, trained, costs, demo),
+        summary=_summary(run, config.method_name, iterations, machine),
+        trained=trained,
+        before={view.score.name: view for view in demo.before.shown} if demo else {},
+        error_at_white=ERROR_AT_WHITE,
+        charts=training_charts(curves, rounds.rounds, getattr(settings, "max_gaussians", None)),
+        **guidance_values(
+            rounds, str(machine.get("guidance", "")), getattr(getattr(settings, "guidance", None), "enabled", False)
+        ),
+        finds=finds,
+        source=source,
+        lacking=lacking,
+        threshold=THRESHOLD,
+        encoders=str(read_json(run.folder / "semantics.json").get("encoders", "")),
+        facts=[
+            ("method", config.method_name),
+            ("data", run.data),
+            ("run", run.folder),
+            ("iterations", f"{iterations:,}" if iterations >= planned else f"{iterations:,} of {planned:,}"),
+            ("started", config.timestamp),
+        ],
+        settings=settings_of(config),
+        machine=[(name.replace("_", " "), _in_words(value)) for name, value in machine.items()],
+        costs=costs,
+        gaussians=len(run.model.means),
+        semantics_size=semantics.size() if semantics is not None else "",
+        commands=commands,
+    )
     with replacing(out) as partial:
         partial.write_text(text, encoding="utf-8")
     return commands
 
 
-def _search(run: OpenRun, phrases: Sequence[str]) -> tuple[list[Find], str, Html | None]:
-    """What words find, whose words they are, and why there is nothing to show where that is so."""
+def guidance_values(rounds: Rounds, backend: str, guided: bool) -> dict[str, Any]:
+    """Return what the template guidance.html is given.
+
+    Args:
+        backend: what answers, as the machine's announcement names it.
+        guided: whether the run's settings ask for guidance.
+    """
+    pictures = pictures_on_page(rounds.rounds)
+    return {
+        **{"rounds": rounds, "backend": backend, "guided": guided, "pictures": pictures},
+        **{"phases": PHASES, "effects": EFFECTS},
+    }
+
+
+def _search(run: OpenRun, phrases: Sequence[str]) -> tuple[list[Find], str, tuple[str, ...]]:
+    """Return what phrases find, where the phrases come from, and why there is nothing to show with the command that mends it."""
     if phrases:
-        return search(run, phrases), "the phrases that this page was made for", None
+        return search(run, phrases), "the phrases that this page was made for", ()
     semantics = run.model.semantics
     if semantics is None or not semantics.complete:
-        words = (
+        reason = (
             "The semantic stage was not finished."
             if semantics is not None
             else "The run has no semantic stage: the scene cannot be searched with words yet."
         )
-        data, load = run.data, run.folder / "nerfstudio_models"
-        command = f"ns-train vlm-fastgs --data {data} --load-dir {load} --max-num-iterations 0"
-        return [], "", missing(words, " This adds it: ", tag("code", command))
+        load = run.folder / "nerfstudio_models"
+        command = f"ns-train vlm-fastgs --data {run.data} --load-dir {load} --max-num-iterations 0"
+        return [], "", (f"{reason} This adds it:", command)
     own, source = phrases_of(run)
     if not own:
-        return (
-            [],
-            "",
-            missing(
-                "The run was given no phrases. Show what some find: ",
-                tag("code", f'vlmgs render-report {run.folder} --prompt "red ball; wooden table"'),
-            ),
-        )
+        command = f'vlmgs render-report {run.folder} --prompt "red ball; wooden table"'
+        return [], "", ("The run was given no phrases. Show what some find:", command)
     try:
-        return search(run, own), source, None
+        return search(run, own), source, ()
     except InputError as error:  # the encoder of another machine: the rest of the page is none the worse
-        return [], "", missing(str(error).removeprefix("Error: "))
+        return [], "", (str(error).removeprefix("Error: "),)
+
+
+def _in_words(value: Any) -> str:
+    return {True: "yes", False: "no", None: "none"}[value] if isinstance(value, bool | None) else str(value)
 
 
 def _film(run: OpenRun, seconds: float) -> bytes | None:
@@ -157,28 +190,14 @@ def _film(run: OpenRun, seconds: float) -> bytes | None:
     return turntable(run.pipeline, seconds)
 
 
-def _iterations(run: OpenRun) -> tuple[int, int]:
-    """Iterations behind the newest checkpoint, and those that its schedule has."""
-    return checkpoint.steps_in(run.folder / "nerfstudio_models")[-1] + 1, run.model.run_length
-
-
-def _intro(run: OpenRun, known: Known | None) -> list[Html]:
-    done, planned = _iterations(run)
-    parts = [tag("p", known.intro)] if known else []
-    if done < planned:
-        text = f"This run was stopped, or is not over: its newest checkpoint has {done:,} of {planned:,} iterations. "
-        parts.append(missing(text, "The page shows that checkpoint."))
-    return parts
-
-
-def _summary(run: OpenRun, config: Any, machine: Mapping[str, Any]) -> list[tuple[Child, ...]]:
+def _summary(run: OpenRun, method: str, iterations: int, machine: Mapping[str, Any]) -> list[tuple[str, str]]:
     data = run.pipeline.datamanager
     cameras = data.train_dataset.cameras
     sizes = {(int(width), int(height)) for width, height in zip(cameras.width.flatten(), cameras.height.flatten(), strict=True)}
     largest = f"{max(width for width, _ in sizes)} by {max(height for _, height in sizes)} pixels"
-    rows: list[tuple[Child, ...]] = [
-        ("method", str(config.method_name)),
-        ("iterations", f"{_iterations(run)[0]:,}"),
+    rows = [
+        ("method", method),
+        ("iterations", f"{iterations:,}"),
         ("photos", f"{len(data.train_dataset)} to train on, {len(data.eval_dataset)} held out"),
         ("their size", largest if len(sizes) == 1 else f"at most {largest}"),
     ]
@@ -188,38 +207,17 @@ def _summary(run: OpenRun, config: Any, machine: Mapping[str, Any]) -> list[tupl
     return rows
 
 
-def _tiles(run: OpenRun, trained: HeldOut, costs: Costs, known: Known | None) -> list[Tile]:
+def _tiles(run: OpenRun, trained: HeldOut, costs: Costs, demo: DemoResults | None) -> list[tuple[str, str]]:
+    """Return the figures that one looks for first, each with its label."""
     tiles = []
     if trained.scores:
         psnr, ssim = "PSNR of held-out photos", "SSIM of held-out photos"
-        if known:
-            psnr, ssim = (
-                f"PSNR, {known.before.mean('psnr'):.2f} before training",
-                f"SSIM, {known.before.mean('ssim'):.3f} before training",
-            )
-        tiles += [Tile(f"{trained.mean('psnr'):.2f} dB", psnr), Tile(f"{trained.mean('ssim'):.3f}", ssim)]
-    start = f"Gaussians, {known.gaussians_before:,} at the start" if known else "Gaussians"
-    tiles.append(Tile(f"{len(run.model.means):,}", start))
+        if demo:
+            psnr = f"PSNR, {demo.before.mean('psnr'):.2f} before training"
+            ssim = f"SSIM, {demo.before.mean('ssim'):.3f} before training"
+        tiles += [(f"{trained.mean('psnr'):.2f} dB", psnr), (f"{trained.mean('ssim'):.3f}", ssim)]
+    tiles.append((f"{len(run.model.means):,}", f"Gaussians, {demo.gaussians_before:,} at the start" if demo else "Gaussians"))
     if costs.training is not None:
         stage = "" if costs.semantics is None else f", {costs.semantics:.0f} s semantic stage"
-        tiles.append(Tile(f"{costs.training:,.0f} s", f"training{stage}"))
+        tiles.append((f"{costs.training:,.0f} s", f"training{stage}"))
     return tiles
-
-
-def _facts(run: OpenRun, config: Any) -> list[tuple[Child, ...]]:
-    done, planned = _iterations(run)
-    return [
-        ("method", str(config.method_name)),
-        ("data", str(run.data)),
-        ("run", str(run.folder)),
-        ("iterations", f"{done:,}" if done >= planned else f"{done:,} of {planned:,}"),
-        ("started", str(config.timestamp)),
-    ]
-
-
-def _sizes(run: OpenRun) -> list[tuple[Child, ...]]:
-    semantics = run.model.semantics
-    return [
-        ("Gaussians", f"{len(run.model.means):,}"),
-        ("semantics", semantics.size() if semantics is not None and semantics.complete else "none"),
-    ]

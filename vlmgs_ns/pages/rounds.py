@@ -1,11 +1,32 @@
-"""The rounds of guidance that a run recorded, each with its pictures."""
+"""The rounds of guidance that a run recorded, each with its pictures, and which of them the report shows."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+PHASES = {
+    "detail": "regions that begin to show detail",
+    "background": "everything but the main subject, which the box leaves out",
+    "novel": "what looks wrong from viewpoints of which there is no photo",
+    "compare": "where render and photo differ most",
+}
+"""What each phase of guidance asks for."""
+EFFECTS = {
+    "selected": "chosen",
+    "planted": "planted",
+    "added": "added",
+    "refused": "refused",
+    "floaters": "floaters found",
+    "doomed": "floaters pruned",
+    "targeted": "views targeted",
+}
+"""What a round does to Gaussians: names in the record, and in words."""
+MOST_PICTURES = 120
+"""On the page; those of more rounds stay in the run's folder."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +52,19 @@ class Recorded:
     prompt: str
     views: tuple[Asked, ...]
     effect: dict[str, int]
-    """What it did to the Gaussians: selected, planted, added, refused, …"""
+    """Numbers of Gaussians by the keys of `EFFECTS`."""
     pictures: tuple[Path, ...]
     left_out: str = ""
     """Why a round that was due did not take place."""
+
+    def caption(self, picture: Path) -> str:
+        """Return the view of a picture STEP_PHASE_NUMBER.jpg with its boxes; of …_after.jpg, that it shows the effect."""
+        number, _, after = picture.stem.removeprefix(f"{self.step:06d}_{self.phase}_").partition("_")
+        if not number.isdecimal() or int(number) >= len(self.views):
+            return picture.stem
+        view = self.views[int(number)]
+        boxes = f"{len(view.labels)} box{'' if len(view.labels) == 1 else 'es'}"
+        return f"{view.view} · {f'{after} the round' if after else boxes}"
 
 
 @dataclass(frozen=True)
@@ -44,9 +74,6 @@ class Rounds:
     rounds: tuple[Recorded, ...] = ()
     damaged: int = 0
     """Lines of the record that could not be read."""
-
-
-_EFFECTS = ("selected", "planted", "added", "refused", "floaters", "doomed", "targeted")
 
 
 def read_rounds(guidance: Path) -> Rounds:
@@ -65,6 +92,14 @@ def read_rounds(guidance: Path) -> Rounds:
     return Rounds(tuple(rounds), damaged)
 
 
+def pictures_on_page(rounds: Sequence[Recorded]) -> set[Path]:
+    """Return the pictures that a page has room for: those of the first and last round of each phase come first."""
+    by_phase = [[one for one in rounds if one.phase == phase] for phase in dict.fromkeys(one.phase for one in rounds)]
+    ends = {id(end) for of_phase in by_phase for end in (of_phase[0], of_phase[-1])}
+    ordered = sorted(rounds, key=lambda one: id(one) not in ends)
+    return set([path for one in ordered for path in one.pictures][:MOST_PICTURES])
+
+
 def _round(said: dict[str, Any], guidance: Path) -> Recorded:
     step, phase = int(said["step"]), str(said["phase"])
     names = said.get("pictures")
@@ -79,7 +114,7 @@ def _round(said: dict[str, Any], guidance: Path) -> Recorded:
         float(said.get("seconds") or 0),
         str(said.get("prompt", "")),
         tuple(_asked(view) for view in said.get("views", [])),
-        {name: int(said[name]) for name in _EFFECTS if isinstance(said.get(name), int | float)},
+        {name: int(said[name]) for name in EFFECTS if isinstance(said.get(name), int | float)},
         tuple(path for path in found if _inside(path, guidance)),
         str(said.get("left_out") or ""),
     )

@@ -25,6 +25,11 @@ class Setting:
     """The method's default; None where the method, or this setting of it, is not known here."""
 
     @property
+    def row(self) -> tuple[str, str, str]:
+        """Cells of a table: flag, value and the method's default."""
+        return self.flag, self.value, self.usual or ""
+
+    @property
     def differs(self) -> bool:
         return self.usual is not None and self.value != self.usual
 

@@ -51,7 +51,7 @@ def write_turntable(pipeline: Any, path: Path, seconds: float) -> None:
 
 
 def turntable(pipeline: Any, seconds: float) -> bytes:
-    """The same as the content of an mp4."""
+    """Return one turn around the scene as the content of an mp4."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "turntable.mp4"
         write_turntable(pipeline, path, seconds)
