@@ -1,4 +1,4 @@
-"""Who looks at the photos in benchmarks/semantics.py, and the feature maps of each, put into the cache before the stage asks.
+"""Encoders of benchmarks/semantics.py, and the feature maps of each, cached before the stage reads them.
 
 The oracle knows the instance masks: every label has a prototype, and a place's feature is that of its label, blurred over a
 window in the CLIP map, sharp in the DINO map, and noisy in both. What a field makes of it depends on the field alone. Prototypes
@@ -35,7 +35,7 @@ NOISE, OFFSET = 0.3, 0.2  # lengths of a cell's own noise and of what a whole vi
 
 
 class Oracle:
-    """Both encoder protocols of `vlmgs_ns.semantics.encoders`, as far as the stage asks; pictures are never shown to it."""
+    """Both encoder protocols of `vlmgs_ns.semantics.encoders`, as far as the stage uses them; it never receives pictures."""
 
     tile_size, tile_sizes = 32, 2
     negatives = NEGATIVES
@@ -63,7 +63,7 @@ class Oracle:
         """Nothing is held."""
 
     def map(self, ids: Tensor, rows: int, window: float, noise: float, view: int) -> Tensor:  # [rows, w, D]
-        """Of a label image [H, W], its box blur over `window` · H read at the cells' centres, with noise, as unit vectors."""
+        """Return a label image [H, W], box-blurred over `window` · H, at the cells' centres, with noise, as unit vectors."""
         height, width = ids.shape
         shares = F.one_hot(ids, len(self.prototypes)).float().movedim(-1, 0)[None]
         reach = round(window * height) // 2

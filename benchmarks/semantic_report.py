@@ -30,8 +30,8 @@ def report(out: Path, order: list[str]) -> None:
         return
     for run in [run for run in results if "shuffled" in run]:
         # The same scene as its run's, so it has no cost of its own.
-        asked = {"variant": run["variant"] + SHUFFLED, "scores": run["shuffled"]}
-        results.append({name: run[name] for name in ("seed", "encoder", "gaussians")} | asked)
+        shuffled = {"variant": run["variant"] + SHUFFLED, "scores": run["shuffled"]}
+        results.append({name: run[name] for name in ("seed", "encoder", "gaussians")} | shuffled)
     order = [name for variant in order for name in (variant, variant + SHUFFLED)]
     results.sort(key=lambda run: (run["encoder"], order.index(run["variant"]), run["seed"]))
     text = "\n".join([quality(results), costs(results), queries(results), against(results, "warm", "fmgs"), sizes(out)])
@@ -70,7 +70,7 @@ def quality(results: Results) -> str:
 
 
 def costs(results: Results) -> str:
-    """What building costs, means over seeds."""
+    """Return the cost of building, means over seeds."""
     rows = []
     for (encoder, variant), runs in groups([run for run in results if "stage" in run]).items():
         mean = {

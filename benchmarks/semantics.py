@@ -1,4 +1,4 @@
-"""How well and how fast words find things: modes and ablations of the semantic stage on held-out views of embedded scenes.
+"""Quality and speed of text queries: modes and ablations of the semantic stage on held-out views of embedded scenes.
 
     python benchmarks/semantics.py --out semantics [--seeds 3] [--modes lift warm fmgs] [--encoders tiny oracle]
         [--variants "warm, one tile size" ...] [--iterations 500] [--size 200] [--report] [--scaling]
@@ -66,7 +66,7 @@ def arguments() -> argparse.Namespace:
 
 
 def settings(variant: str) -> Any:
-    """The stage's: those of vlm-fastgs-lite, changed as the variant says."""
+    """Return the stage's settings: those of vlm-fastgs-lite, changed as the variant says."""
     from vlmgs_ns.semantics.config import LITE_SEMANTICS, SemanticsConfig
 
     given = dict(VARIANTS[variant])
@@ -123,15 +123,15 @@ def measure(args: argparse.Namespace, seed: int, encoder: str, variant: str, geo
     partial.rename(out)
 
 
-def quality(geometry: Any, found: Any, labels: Any, asked: list[str], protocols: str = "ABC") -> dict[str, float]:
-    """Means of the protocols' scores over held-out views. For the k-th phrase of the labels, the k-th of `asked` is asked."""
+def quality(geometry: Any, found: Any, labels: Any, phrases: list[str], protocols: str = "ABC") -> dict[str, float]:
+    """Means of the protocols' scores over held-out views. The k-th of `phrases` is queried for the k-th phrase of the labels."""
     from vlmgs_ns.evaluation import protocols as measures
     from vlmgs_ns.semantics.blend import blend
     from vlmgs_ns.semantics.relevancy import select
 
     pictures: dict[str, Any] = {}
     order = [*labels.phrases, *labels.background]
-    instead = dict(zip(labels.phrases, asked, strict=True))
+    instead = dict(zip(labels.phrases, phrases, strict=True))
 
     def maps(view: Any, phrases: Sequence[str]) -> Any:  # [P, H, W]
         if view.stem not in pictures:
@@ -139,7 +139,7 @@ def quality(geometry: Any, found: Any, labels: Any, asked: list[str], protocols:
             pictures[view.stem] = drawn.movedim(-1, 0)
         return pictures[view.stem][[order.index(instead.get(phrase, phrase)) for phrase in phrases]]
 
-    relevancy = found.relevancy(geometry.splats.means, asked)
+    relevancy = found.relevancy(geometry.splats.means, phrases)
 
     def silhouette(view: Any, phrase: str) -> Any:  # [H, W] bool
         chosen = geometry.splats[select(relevancy[:, list(labels.phrases).index(phrase)], THRESHOLD)]
@@ -158,7 +158,7 @@ def quality(geometry: Any, found: Any, labels: Any, asked: list[str], protocols:
 
 def speed(geometry: Any, found: Any, phrase: str) -> dict[str, float]:
     """Milliseconds of a query whose phrase is embedded, and of a rendered relevancy frame: the best of several, others share the
-    cores. `prepare` is what a scene does when it is finished, and whoever loads one may do: the first query relies on it."""
+    cores. `prepare` is what a finished scene does once, and a loaded one may do: the first query relies on it."""
     import torch
 
     def best(work: Callable[[], Any], times: int = 7) -> float:
@@ -169,7 +169,7 @@ def speed(geometry: Any, found: Any, phrase: str) -> dict[str, float]:
             taken.append(time.perf_counter() - began)
         return 1000 * min(taken)
 
-    def asked(means: Any, count: str) -> dict[str, float]:
+    def query_times(means: Any, count: str) -> dict[str, float]:
         found._codes = None
         return {
             f"prepare{count}": best(lambda: found.prepare(means), 1),
@@ -178,13 +178,13 @@ def speed(geometry: Any, found: Any, phrase: str) -> dict[str, float]:
         }
 
     means, camera = geometry.splats.means, next(iter(geometry.held_out.values()))
-    result = asked(means, "")
+    result = query_times(means, "")
     result |= {"frame": best(lambda: found.pictures(geometry.splats, camera, [phrase]))}
     many = means[torch.arange(100_000) % len(means)] + 0.001 * geometry.radius
     features = found.features
     if found.field is None:
         found.features = features[torch.arange(100_000) % len(means)]
-    result |= asked(many, ", 100 k")
+    result |= query_times(many, ", 100 k")
     found.features = features
     return result
 
@@ -258,8 +258,8 @@ def alone(work: Callable[..., None], *given: Any, out: Path) -> bool:
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
     process.join()
-    said = f"{time.perf_counter() - began:.0f} s" if out.exists() else f"failed, see {out.with_suffix('.log')}"
-    print(f"{out.stem}: {said}", file=sys.stderr, flush=True)
+    outcome = f"{time.perf_counter() - began:.0f} s" if out.exists() else f"failed, see {out.with_suffix('.log')}"
+    print(f"{out.stem}: {outcome}", file=sys.stderr, flush=True)
     return out.exists()
 
 

@@ -178,7 +178,7 @@ def held_out_album(views: int = 6) -> Album:
 
 
 class Truth:
-    """Which phrases are true of which things."""
+    """Table of the phrases that are true of each object."""
 
     def __init__(self, facts: list[frozenset[str]]) -> None:
         self.number = {fact: k for k, fact in enumerate(sorted(frozenset().union(*facts, PLACE_WORDS)))}
@@ -200,7 +200,7 @@ class Truth:
 
 
 def window(cells: int = 12, sigma: float = 0.3) -> Tensor:
-    """How much each part of a tile counts, [cells²]; sigma in tiles."""
+    """Return the weight of each part of a tile, [cells²]; sigma in tiles."""
     at = (torch.arange(cells) + 0.5) / cells - 0.5
     weights = torch.exp(-(at[:, None] ** 2 + at[None] ** 2) / (2 * sigma**2))
     return (weights / weights.sum()).flatten()
@@ -309,9 +309,9 @@ def train_clip(album: Album, folder: Path) -> None:
         phrases = draw_phrases(album, shares, rng)
         true, nearly = truth.table(phrases)
         target = (2.0 * shares @ true).clamp(0, 1)  # half of the window is enough
-        counts = 1.0 - (2.0 * shares @ nearly).clamp(0, 1)  # right but for the place: asked neither way
-        said = [TEMPLATES[rng.integers(len(TEMPLATES))].format(phrase.text) for phrase in phrases] + list(NEGATIVES)
-        tokens = tokenizer(said, return_tensors="pt", max_length=CONTEXT, padding="max_length", truncation=True).input_ids
+        counts = 1.0 - (2.0 * shares @ nearly).clamp(0, 1)  # right but for the place: not trained either way
+        texts = [TEMPLATES[rng.integers(len(TEMPLATES))].format(phrase.text) for phrase in phrases] + list(NEGATIVES)
+        tokens = tokenizer(texts, return_tensors="pt", max_length=CONTEXT, padding="max_length", truncation=True).input_ids
         pictures = (tiles * (1.0 + 0.05 * torch.randn(TILES, 1, 1, 1))).clamp(0, 1)
         seen = model.encode_image(((pictures - 0.5) / 0.5).contiguous(memory_format=torch.channels_last), normalize=True)
         both = model.logit_scale.exp() * seen @ model.encode_text(tokens, normalize=True).T + model.logit_bias

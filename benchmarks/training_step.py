@@ -1,4 +1,4 @@
-"""Where a training step's time goes: inside and outside the rasteriser.
+"""Time of a training step: inside and outside the rasteriser.
 
     python benchmarks/training_step.py DATA [--iterations 600] [--profile 200]
 

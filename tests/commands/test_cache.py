@@ -48,7 +48,7 @@ def test_lists_by_encoder_and_clears(tmp_path: Path, home: Path) -> None:
     cleared = run(home, data, "--clear")
     assert cleared.returncode == 0 and "Removed 8." in cleared.stdout and str(data) in cleared.stdout
     assert [path.name for path in data.iterdir()] == ["transforms.json"]
-    assert run(home, data).stdout == f"There are no feature maps of {data}.\n" == run(home, data, "--clear").stdout
+    assert run(home, data).stdout == f"No feature maps of {data} are cached.\n" == run(home, data, "--clear").stdout
 
 
 def test_finds_maps_of_data_that_was_read_only(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,4 +77,4 @@ def test_bad_input_is_one_line(scene: Path, args: tuple[object, ...], part: str)
 
 def test_no_scene_is_one_line(tmp_path: Path) -> None:
     done = features(tmp_path / "none")
-    assert done.returncode == 1 and "there is no data at" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 1 and "does not exist; give the folder of a scene" in done.stderr and done.stderr.count("\n") == 1

@@ -73,13 +73,13 @@ def test_auto_never_puts_a_model_on_the_cpu(weights: Path, monkeypatch: pytest.M
 def test_what_is_asked_for_is_taken(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_cuda(monkeypatch, False)
     backend, sentence = make_backend(BackendSettings("transformers", model=str(weights)))
-    assert isinstance(backend, TransformersBackend) and backend.device == "cpu" and "on cpu, as asked for" in sentence
+    assert isinstance(backend, TransformersBackend) and backend.device == "cpu" and "on cpu, as configured" in sentence
     backend, sentence = make_backend(BackendSettings("residual", model=str(weights)))
-    assert isinstance(backend, ResidualBackend) and "as asked for" in sentence
+    assert isinstance(backend, ResidualBackend) and "as configured" in sentence
     # Not here: `check` will say so; it is not replaced by something else.
     assert isinstance(make_backend(BackendSettings("transformers"))[0], TransformersBackend)
     backend, sentence = make_backend(BackendSettings("openai", base_url="http://somewhere/v1"))
-    assert isinstance(backend, OpenAIBackend) and sentence == "Guidance: renders are sent to http://somewhere/v1, as asked for"
+    assert isinstance(backend, OpenAIBackend) and sentence == "Guidance: renders are sent to http://somewhere/v1, as configured"
 
 
 def test_only_openai_may_send_renders_anywhere(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -367,7 +367,7 @@ def test_a_refused_key_is_not_tried_again_or_repeated(server: Server, monkeypatc
 def test_a_missing_model_or_path_is_not_tried_again(server: Server) -> None:
     server.behave = lambda request: Reply(404, b"model m not found")
     [answer] = backend(server).ask([question()])
-    assert answer.error == "HTTP 404: no such model, or the address lacks its /v1: model m not found"
+    assert answer.error == "HTTP 404: the model does not exist, or the address lacks its /v1: model m not found"
     assert answer.details["attempts"] == 1
 
 
@@ -408,7 +408,7 @@ def test_a_key_that_cannot_be_sent_is_not_shown(server: Server, monkeypatch: pyt
     for key in ("sk-secret\nX-Evil: 1", "sk-secret-ü"):
         monkeypatch.setenv("OPENAI_API_KEY", key)
         [answer] = backend(server).ask([question()])
-        assert answer.error == "the environment variable OPENAI_API_KEY holds characters that no key has; set it anew"
+        assert answer.error == "the environment variable OPENAI_API_KEY holds characters that a header cannot; set it again"
     assert server.requests == []
 
 
@@ -538,7 +538,7 @@ def test_check_accepts_a_server_that_has_the_model(server: Server) -> None:
 def test_check_names_the_models_there_are(server: Server) -> None:
     server.behave = lambda request: lists("a", "b")
     with pytest.raises(
-        InputError, match=r"Error: m: the server at http://127\.0\.0\.1:\d+/v1 has no such model but a, b; choose"
+        InputError, match=r"Error: m: the server at http://127\.0\.0\.1:\d+/v1 does not have this model, only a, b; choose"
     ):
         backend(server).check()
 

@@ -339,9 +339,9 @@ def test_equal_pictures_and_a_change_of_exposure_have_nothing_to_show() -> None:
     assert look("compare", plain(0.3), plain(0.6)) == []
 
 
-def test_no_photo_is_told() -> None:
+def test_a_missing_photo_is_an_error() -> None:
     for answer in (ask("compare", plain()), ask("compare", plain(), np.zeros((5, 5, 3)))):
-        assert answer.text is None and answer.error is not None and "no photo" in answer.error
+        assert answer.text is None and answer.error is not None and "the photo is missing or of another size" in answer.error
 
 
 # any phase

@@ -293,7 +293,7 @@ def test_a_folder_that_is_no_model(tmp_path: Path, cache: Path, folder: Path) ->
     backend(folder).check()
     for model, reason in (
         (str(tmp_path), "has no config.json"),
-        (str(tmp_path / "none"), "no such folder"),
+        (str(tmp_path / "none"), "neither a folder nor in the hub's cache"),
         ("", "no config.json"),
     ):
         with pytest.raises(InputError, match=reason) as raised:
@@ -401,7 +401,7 @@ def test_nothing_is_downloaded_unless_asked_for(folder: Path, cache: Path, monke
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     [answer] = backend("owner/tiny").ask(questions()[:1])
-    assert answer.text is None and "does not have it" in answer.error and asked == []
+    assert answer.text is None and "neither a folder nor in the hub's cache" in answer.error and asked == []
     asker = backend("owner/tiny", download=True)
     asker.check()
     assert asked == []

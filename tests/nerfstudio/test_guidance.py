@@ -101,7 +101,7 @@ def test_a_server_that_dies_in_the_middle_costs_warnings(commands: Commands, sce
         *rounds("detail", 2, 3),
     )
     assert result.status == 0, result.output
-    assert "Traceback" not in result.output and f"renders are sent to {server.url}, as asked for" in result.output
+    assert "Traceback" not in result.output and f"renders are sent to {server.url}, as configured" in result.output
     run = run_of(commands, "vlm-fastgs-lite", "dies")
     assert run.checkpoints
     found = [line for line in lines(run) if "left_out" not in line]

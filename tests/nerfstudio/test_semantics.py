@@ -111,7 +111,7 @@ def test_stopped_among_its_steps_and_resumed(
 
 
 def test_on_a_finished_run(commands: Commands, scene: Path, words: tuple[str, ...], trained: Run) -> None:
-    """And once more: then there is nothing to do. More iterations drop what was built, and build it anew."""
+    """And once more: then there is nothing to do. More iterations drop what was built, and build it again."""
     before = gaussians(load(trained.checkpoints[-1]))
     run = finished(commands, scene, "only", "--max-num-iterations", 0, "--load-dir", trained.folder / "nerfstudio_models", *words)
     state = load(run.checkpoints[-1])
@@ -122,7 +122,7 @@ def test_on_a_finished_run(commands: Commands, scene: Path, words: tuple[str, ..
     )  # fmt: skip
     assert again.status == 0 and "already built" in again.output, again.output
     more = train(commands, scene, "more", "--max-num-iterations", 2, "--load-dir", run.folder / "nerfstudio_models", *words)
-    assert more.status == 0 and "made anew" in more.output and "Semantics built in" in more.output, more.output
+    assert more.status == 0 and "built again" in more.output and "Semantics built in" in more.output, more.output
 
 
 def test_on_a_checkpoint_of_splatfacto(commands: Commands, scene: Path, words: tuple[str, ...], trained: Run, work: Path) -> None:
@@ -167,7 +167,7 @@ def test_on_a_ply(commands: Commands, scene: Path, words: tuple[str, ...], train
         (("--max-num-iterations", 5, "--prompt", "x" * 10_000), "10000 characters"),
         (("--max-num-iterations", 5, "--prompt", ";"), "names nothing"),
         (("--max-num-iterations", 5, "--pipeline.model.semantics.enabled", "False", "--prompt", "lamp"), "semantic stage"),
-        (("--max-num-iterations", 0), "there are none yet"),
+        (("--max-num-iterations", 0), "needs Gaussians to start from"),
         (("--max-num-iterations", 0, "--load-ply", "nowhere.ply"), "nowhere.ply"),
         (("--max-num-iterations", 5, "--pipeline.model.semantics.clip", "nowhere"), "nowhere is neither"),
     ],

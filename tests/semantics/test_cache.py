@@ -113,7 +113,7 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "how", ["empty", "truncated", "cut in its header", "longer", "not ours", "pickled", "header", "other type", "other shape"]
 )
-def test_a_damaged_file_is_told_and_made_anew(cache: FeatureCache, how: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_file_is_reported_and_computed_again(cache: FeatureCache, how: str, capsys: pytest.CaptureFixture[str]) -> None:
     cache.get(PHOTO, KEY, some_map)
     path = cache.path(PHOTO, KEY)
     damage(path, how)
@@ -232,7 +232,7 @@ def test_no_place_to_write_at_all_is_an_error(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     with pytest.raises(InputError, match=r"neither in .*\.vlmgs_cache.* nor in .*home.*XDG_CACHE_HOME"):
         default_cache(tmp_path)
-    with pytest.raises(InputError, match=r"no data at .*nowhere"):
+    with pytest.raises(InputError, match=r"nowhere does not exist; give the folder of a scene"):
         default_cache(tmp_path / "nowhere")
 
 

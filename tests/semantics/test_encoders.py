@@ -258,7 +258,7 @@ def test_folders_and_weights_that_do_not_fit_are_one_error(clip_folder: Path, tm
     with pytest.raises(InputError, match=r"are not those of other") as caught:
         clip(tmp_path / "other").embed_texts(["cup"])
     assert "\n" not in str(caught.value)
-    for broken, says in (("{", "is not JSON"), ("[]", "no settings"), ("{}", "no model_cfg")):
+    for broken, says in (("{", "is not JSON"), ("[]", "does not hold a JSON object"), ("{}", "no model_cfg")):
         (tmp_path / "other" / "open_clip_config.json").write_text(broken)
         with pytest.raises(InputError, match=says):
             clip(tmp_path / "other")
@@ -405,5 +405,5 @@ def test_incomplete_or_other_models_are_one_error(dino_folders: dict[str, Path],
     with pytest.raises(InputError, match=r"lacks 1 tensors"):  # transformers would make up random ones
         dino(folder).embed(pictures(1)[0])
     (folder / "config.json").write_text(json.dumps({"model_type": "resnet"}))
-    with pytest.raises(InputError, match=r"no vision transformer"):
+    with pytest.raises(InputError, match=r"not a vision transformer"):
         dino(folder)

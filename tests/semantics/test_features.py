@@ -154,5 +154,5 @@ def test_a_damaged_map_is_told_once_and_made_again(cache: FeatureCache, capsys: 
         path.write_bytes(path.read_bytes()[:-1])
     capsys.readouterr()
     maps = feature_maps(photos(1), Clip(), Dino(), cache)
-    assert capsys.readouterr().out.count(") and is made anew.") == 2  # two maps
+    assert capsys.readouterr().out.count("); it is computed again.") == 2  # two maps
     np.testing.assert_allclose(maps[0].dino, photos(1)[0] / 255, atol=1e-3)

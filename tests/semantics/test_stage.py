@@ -162,7 +162,7 @@ def test_stopping_in_the_middle_of_rendered_steps_keeps_their_moments(make: Call
     assert not same(tensors(found), tensors(forgetful))
 
 
-def test_what_was_made_otherwise_is_made_anew(make: Callable[..., Stage], models: Path) -> None:
+def test_a_scene_of_other_settings_is_built_again(make: Callable[..., Stage], models: Path) -> None:
     stage = make()
     scene = stage.begin()
     assert stage.run(scene)

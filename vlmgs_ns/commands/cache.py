@@ -30,7 +30,7 @@ class Cache:
             for folder, size in freed:
                 say(f"Removed {format_size(size)} from {folder}")
             if not freed:
-                say(f"There are no feature maps of {self.data}.")
+                say(f"No feature maps of {self.data} are cached.")
             return
         filled = [cache for cache in caches if cache.entries()]
         for cache in filled:
@@ -38,7 +38,7 @@ class Cache:
             for entry in cache.entries():
                 say(f"  {entry.photos} photos, {format_size(entry.size)}: {entry.key}")
         if not filled:
-            say(f"There are no feature maps of {self.data}.")
+            say(f"No feature maps of {self.data} are cached.")
             return
         say(f"{format_size(sum(cache.size() for cache in filled))} in all; remove them with")
         say(f"  vlmgs cache {shlex.quote(str(self.data))} --clear")

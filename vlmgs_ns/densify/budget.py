@@ -11,7 +11,7 @@ def keep_highest(
     scores: Tensor,  # [N]
     places: int,
 ) -> Tensor:
-    """The `places` candidates with the highest scores, or all where there are no more. Ties go to the lower index. [N] bool."""
+    """Return the `places` candidates with the highest scores, all if there are fewer. Ties go to the lower index. [N] bool."""
     indices = torch.nonzero(candidates).squeeze(1)
     if len(indices) <= max(places, 0):
         return candidates

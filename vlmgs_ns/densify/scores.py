@@ -1,4 +1,4 @@
-"""How consistently several views ask for a Gaussian's help, and how much it is to blame (FastGS, section 3).
+"""Multi-view scores of Gaussians: how consistently views need more detail, and each one's share of the error (FastGS, section 3).
 
 For K training views j with render r_j and photo g_j, the error map e_j = mean over channels of |r_j - g_j|, min-max normalised
 per view, marks the pixels M_j = e_j > τ. With count_ij, the marked pixels of view j to which Gaussian i contributes (an exact
@@ -30,7 +30,7 @@ class View:
     render: Tensor  # [H, W, 3] in [0, 1]
     photo: Tensor  # [H, W, 3] in [0, 1]
     info: dict[str, Any]
-    """What `rasterization` returned with the render (one camera)."""
+    """The third value of `rasterization` (one camera)."""
     mask: Tensor | None = None  # [H, W] bool: pixels that count; None: all
 
 

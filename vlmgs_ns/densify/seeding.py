@@ -1,4 +1,4 @@
-"""Where Gaussians start when there are no points: a sparse random start, and an ambient shell around the subject.
+"""Initialisation of Gaussians without points: a sparse random start, and an ambient shell around the subject.
 
 World coordinates; `up` is the world's vertical (nerfstudio's dataparsers turn it to +z).
 """

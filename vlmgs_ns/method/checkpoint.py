@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and that hold all that a run needs to continue as if it had never stopped."""
+"""Checkpoints written atomically, with everything that a run needs to continue bit for bit."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ def register_safe_globals() -> None:
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """nerfstudio's name for the checkpoint of a step."""
+    """Return nerfstudio's path for the checkpoint of a step."""
     return folder / f"step-{step:09d}.ckpt"
 
 
 def steps_in(folder: Path) -> list[int]:
-    """Steps that have a checkpoint in ``folder``, ascending."""
+    """Return the steps that have a checkpoint in ``folder``, ascending."""
     numbers = (path.stem.removeprefix("step-") for path in folder.glob("step-*.ckpt"))
     return sorted(int(number) for number in numbers if number.isdigit())
 
 
 def newest(folder: Path) -> Path:
-    """The checkpoint of the last step in ``folder``.
+    """Return the checkpoint of the last step in ``folder``.
 
     Raises:
         InputError: where the folder is missing or holds none.
     """
     steps = steps_in(folder) if folder.is_dir() else []
     if not steps:
-        raise InputError(f"there is no checkpoint in {folder}; give a run's nerfstudio_models folder, or train first (ns-train)")
+        raise InputError(f"{folder} has no checkpoint; give the nerfstudio_models folder of a run, or train first (ns-train)")
     return path_of(folder, steps[-1])
 
 
@@ -106,7 +106,7 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """The state of every random number generator in use, in tensors and plain numbers."""
+    """Return the state of every random number generator in use, in tensors and plain numbers."""
     name, words, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  (nerfstudio draws from the global generator)
     return {
         "python": random.getstate(),

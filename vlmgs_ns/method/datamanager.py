@@ -27,8 +27,8 @@ class VlmFastGSDatamanagerConfig(FullImageDatamanagerConfig):
     """Longest side of a photo in pixels. Larger photos, with masks, depth maps and cameras, are scaled down as they are
     read; 0 keeps every size."""
     cache_images: Literal["auto", "cpu", "gpu"] = "auto"  # type: ignore[assignment]
-    """Where to hold the photos: on the training device ("gpu", also where that is a CPU) or in pinned memory of the host
-    ("cpu"). "auto" chooses by the memory that there is."""
+    """Memory that holds the photos: the training device ("gpu", also where that is a CPU) or pinned memory of the host
+    ("cpu"). "auto" chooses by the free memory."""
     cache_images_type: Literal["uint8", "float32"] = "uint8"
     """The type photos are held in; uint8 takes a quarter of the memory."""
 
@@ -54,18 +54,18 @@ class VlmFastGSDatamanager(FullImageDatamanager[PhotoDataset]):
             super().__init__(config, device, test_mode, world_size, local_rank, **kwargs)
 
     def create_train_dataset(self) -> PhotoDataset:
-        """The photos to learn from."""
+        """Return the training photos."""
         outputs = self.train_dataparser_outputs
         scene_check.check_outputs(outputs, self.config.dataparser)
         if len(outputs.image_filenames) == 0:
             raise InputError(
-                f"the scene {self.config.dataparser.data} leaves no photo to train on; "
+                f"the scene {self.config.dataparser.data} has no photo to train on; "
                 "add photos, or use them all with --eval-mode all after the dataparser's name"
             )
         return self._dataset("train")
 
     def create_eval_dataset(self) -> PhotoDataset:
-        """The photos held out."""
+        """Return the held-out photos."""
         return self._dataset(self.test_split)
 
     def setup_train(self) -> None:
@@ -76,7 +76,7 @@ class VlmFastGSDatamanager(FullImageDatamanager[PhotoDataset]):
             _ = self.cached_train
 
     def sample_training_views(self, count: int) -> Iterator[tuple[Cameras, dict[str, torch.Tensor]]]:
-        """`count` different training cameras with their photos, at random; all of them where there are fewer.
+        """Yield `count` different training cameras with their photos, at random; all of them where there are fewer.
 
         The order in which training sees the photos is left as it is.
         """
@@ -84,17 +84,17 @@ class VlmFastGSDatamanager(FullImageDatamanager[PhotoDataset]):
             yield self.training_view(index)
 
     def training_view(self, index: int) -> tuple[Cameras, dict[str, torch.Tensor]]:
-        """One training camera with its photo."""
+        """Return one training camera with its photo."""
         camera = self.train_dataset.cameras[index : index + 1].to(self.device)
         camera.metadata = {**(camera.metadata or {}), "cam_idx": index}
         return camera, self.cached_train[index]
 
     def training_cameras(self) -> Cameras:
-        """Of all training photos, in their order."""
+        """Return the cameras of all training views, in their order."""
         return self.train_dataset.cameras
 
     def get_state(self) -> dict[str, Any]:
-        """What decides which camera comes next, in tensors and plain numbers, for a checkpoint."""
+        """Return the state that decides which camera comes next, in tensors and plain numbers, for a checkpoint."""
         epochs = getattr(self, "train_unsampled_epoch_count", None)
         generator = getattr(self, "random_generator", None)
         return {
@@ -105,7 +105,7 @@ class VlmFastGSDatamanager(FullImageDatamanager[PhotoDataset]):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue the order of cameras that ``get_state`` gave.
+        """Continue the order of cameras of a ``get_state``.
 
         A scene that has other photos now starts a new order.
         """
@@ -121,7 +121,7 @@ class VlmFastGSDatamanager(FullImageDatamanager[PhotoDataset]):
             self.train_unsampled_epoch_count = state["train_unsampled_epoch_count"].numpy()
 
     def cache_place(self) -> Literal["cpu", "gpu"]:
-        """Where photos are held, "auto" decided."""
+        """Return the memory that holds the photos, with "auto" resolved."""
         if torch.device(self.device).type == "cpu":
             return "gpu"  # pinning memory needs a CUDA driver; "gpu" only means that photos stay on the training device
         if self.config.cache_images == "auto":

@@ -1,4 +1,4 @@
-"""A finished run, opened again for the commands that look at it."""
+"""A finished run, opened for evaluation, queries and export."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class OpenRun:
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """Folder of the run."""
         return self.config.parent
 
     @property
     def model(self) -> VlmFastGSModel:
-        """In evaluation mode."""
+        """The model, in evaluation mode."""
         model: VlmFastGSModel = self.pipeline.model
         return model
 
@@ -41,21 +41,21 @@ class OpenRun:
         return path if path.is_dir() else path.parent
 
     def photos(self) -> Iterator[tuple[Path, Cameras]]:
-        """Every photo's file with its camera, those to train on first, then those held out."""
+        """Yield every photo's file with its camera, training views first, then held-out views."""
         for dataset in (self.pipeline.datamanager.train_dataset, self.pipeline.datamanager.eval_dataset):
             for index, file in enumerate(dataset.image_filenames):
                 yield file, dataset.cameras[index : index + 1]
 
 
 def find_config(run: Path) -> Path:
-    """The config.yml of a run, given by its folder or by that file.
+    """Return the config.yml of a run, given by its folder or by that file.
 
     Raises:
-        InputError: there is none.
+        InputError: the file does not exist.
     """
     config = run / "config.yml" if run.is_dir() else run
     if not config.is_file() or config.suffix != ".yml":
-        raise InputError(f"there is no run at {run}; give the folder of one, with its config.yml, as ns-train printed it")
+        raise InputError(f"there is no run at {run}: give the folder with the config.yml that ns-train printed")
     return config
 
 
@@ -66,7 +66,7 @@ def open_run(run: Path) -> OpenRun:
         run: its folder or its config.yml.
 
     Raises:
-        InputError: there is no run, no checkpoint in it, or it is of another method.
+        InputError: the folder is not a run, has no checkpoint, or is of another method.
     """
     config = find_config(run)
     if not any((config.parent / "nerfstudio_models").glob("step-*.ckpt")):
@@ -77,5 +77,5 @@ def open_run(run: Path) -> OpenRun:
 
     _, pipeline, _, _ = eval_setup(config)
     if not isinstance(pipeline, VlmFastGSPipeline):
-        raise InputError(f"{config} is no run of vlm-fastgs; train its scene with ns-train vlm-fastgs, or --load-dir of this run")
+        raise InputError(f"{config} is not a run of vlm-fastgs; train its scene with ns-train vlm-fastgs (or --load-dir)")
     return OpenRun(config, pipeline)

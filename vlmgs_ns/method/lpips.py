@@ -1,7 +1,7 @@
-"""LPIPS where its weights are on the disk, and nothing where they are not.
+"""LPIPS, only where its weights are on the disk.
 
 torchmetrics downloads AlexNet when the metric is built. Here it is built at the first use, and only from a file that is
-already there: without it the metric is absent, with one message, and never a number.
+already there: without it the metric is absent, with one message.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def weights_path() -> Path:
-    """Where torchvision keeps the weights of the AlexNet that LPIPS is built on."""
+    """Return torchvision's path for the weights of the AlexNet that LPIPS is built on."""
     from torchvision.models import AlexNet_Weights
 
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(AlexNet_Weights.IMAGENET1K_V1.url).name
@@ -25,20 +25,20 @@ class Lpips:
 
     def __init__(self) -> None:
         self._metric: torch.nn.Module | None = None
-        self._said = False
+        self._warned = False
 
     def __call__(
         self,
         photo: Tensor,  # [1, 3, H, W] in [0, 1]
         render: Tensor,  # [1, 3, H, W] in [0, 1]
     ) -> float | None:
-        """The distance, or None where the weights are not on the disk."""
+        """Return the distance, or None where the weights are not on the disk."""
         if self._metric is None:
             path = weights_path()
             if not path.is_file():
-                if not self._said:
+                if not self._warned:
                     CONSOLE.print(f"[yellow]LPIPS is not reported: its AlexNet weights are not at {path}")
-                    self._said = True
+                    self._warned = True
                 return None
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 

@@ -1,4 +1,4 @@
-"""What this machine has, and the settings that follow from it.
+"""Devices of this machine, and the settings that follow from them.
 
 Chosen in one place, printed once at the start of a run and stored beside it as ``machine.json``.
 """
@@ -22,7 +22,7 @@ DeviceType = Literal["cpu", "cuda", "mps"]
 
 
 def default_device() -> DeviceType:
-    """CUDA where there is a device for it, else the CPU."""
+    """Return "cuda" where torch sees a CUDA device, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -39,7 +39,7 @@ def check_device(device_type: str) -> None:
 
 
 def choose_cache(device: torch.device | str, bytes_of_photos: int) -> Literal["cpu", "gpu"]:
-    """Where to hold the training photos, in nerfstudio's words.
+    """Return the memory that shall hold the training photos, in nerfstudio's terms.
 
     "gpu" means the training device, whichever it is: with a CPU nothing is copied or pinned. On CUDA, photos that would fill
     over a quarter of the free memory stay in pinned memory of the host.
@@ -62,7 +62,7 @@ def share_cores(device: torch.device | str) -> None:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run uses."""
+    """Hardware and libraries of a run."""
 
     device: str
     """torch device, e.g. ``cuda:0``"""
@@ -71,11 +71,11 @@ class Machine:
     threads: int
     """CPU threads of the rasteriser"""
     rasterizer: str
-    """which kernels draw Gaussians"""
+    """kernels that rasterise Gaussians"""
     photos_in: str
-    """where the training photos are held"""
+    """memory that holds the training photos"""
     guidance: str
-    """who is asked where to densify, and why"""
+    """the guidance backend, and why it was chosen"""
     compiled: bool
     """whether parts of the model go through torch.compile; never: it costs 16 s at the first step and gains nothing"""
     torch: str
@@ -85,7 +85,7 @@ class Machine:
 
 
 def describe(device: str, cache: Literal["cpu", "gpu"], guidance: str) -> Machine:
-    """The settings of a run on ``device`` with photos cached in ``cache``; ``guidance`` says who steers it, if anybody."""
+    """Describe a run on ``device`` with photos cached in ``cache``; ``guidance`` names its backend, if any."""
     on_cuda = device.startswith("cuda")
     return Machine(
         device=device,
@@ -103,7 +103,7 @@ def describe(device: str, cache: Literal["cpu", "gpu"], guidance: str) -> Machin
 
 
 def announce(machine: Machine, folder: Path) -> None:
-    """Print the choice and store it in ``folder/machine.json``."""
+    """Print the machine's settings and store them in ``folder/machine.json``."""
     CONSOLE.print(
         f"[bold]Machine:[/bold] {machine.device} ({machine.device_name}, {machine.threads} threads) · "
         f"{machine.rasterizer} · photos in {machine.photos_in} · torch {machine.torch}, not compiled\n"

@@ -36,7 +36,7 @@ class DecayConfig(ExponentialDecaySchedulerConfig):
 
 
 def resolve_schedulers(optimizers: dict[str, dict[str, Any]], run_length: int) -> dict[str, dict[str, Any]]:
-    """A copy of nerfstudio's ``{group: {"optimizer": …, "scheduler": … | None}}`` in which our schedules count iterations."""
+    """Copy nerfstudio's ``{group: {"optimizer": …, "scheduler": … | None}}`` with our schedules in iterations."""
     return {
         group: {
             **parts,
@@ -50,7 +50,7 @@ def resolve_schedulers(optimizers: dict[str, dict[str, Any]], run_length: int) -
 
 @dataclass
 class LazyUpdates:
-    """How often parameters are updated; in between, gradients add up (FastGS, its optimiser schedule).
+    """Intervals between updates of parameters; in between, gradients accumulate (FastGS' optimiser schedule).
 
     Intervals are fractions of the run's length: 16, 32 and 64 iterations at 20,000, and 1, 2 and 5 at 1,500.
     """
@@ -58,14 +58,14 @@ class LazyUpdates:
     enabled: bool = True
     """Update by this schedule; else every parameter at every iteration."""
     harmonics: Steps = 16 / 20_000
-    """Iterations, or fraction of the run, between updates of the higher harmonics while Gaussians are born."""
+    """Iterations, or fraction of the run, between updates of the higher harmonics while Gaussians are added."""
     late: Steps = 32 / 20_000
-    """Between updates of every parameter of the Gaussians after the last birth."""
+    """The same, for every parameter of the Gaussians once no more are added."""
     last: Steps = 64 / 20_000
-    """The same, from a third of the time of births later on."""
+    """The same, after another third of the time in which Gaussians are added."""
 
     def interval(self, group: str, step: int, births_end: int) -> int:
-        """Iterations between updates of a parameter group at a step; intervals resolved to iterations, `births_end` too."""
+        """Return the iterations between updates of a parameter group at a step; intervals and `births_end` in iterations."""
         if not self.enabled or group not in GAUSSIANS:
             return 1
         if step < births_end:

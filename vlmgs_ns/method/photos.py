@@ -1,4 +1,4 @@
-"""Photos as training sees them: checked, at most so large, with cameras that match to the pixel."""
+"""Training photos: validated, limited in size, with cameras that match to the pixel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Size = tuple[int, int]
 
 
 def fit(size: Size, longest: int) -> Size:
-    """``size`` scaled down, in proportion to the nearest pixel, to at most ``longest`` on its longer side; 0 keeps any size."""
+    """Scale ``size`` down, in proportion to the nearest pixel, to at most ``longest`` on its longer side; 0 keeps any size."""
     width, height = size
     if longest <= 0 or max(size) <= longest:
         return size
@@ -69,7 +69,7 @@ def resize_mask(
     mask: Array,  # [H, W] bool
     size: Size,
 ) -> Array:  # [height, width] bool
-    """A new pixel is kept where at least half of its area is."""
+    """Resize a mask: a new pixel is True where at least half of its area is."""
     if (mask.shape[1], mask.shape[0]) == size:
         return mask
     return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
@@ -79,7 +79,7 @@ def read_image(path: Path, what: str = "photo") -> Image.Image:
     """Decode an image file completely.
 
     Raises:
-        InputError: where the file is missing or cannot be decoded.
+        InputError: the file is missing or cannot be decoded.
     """
     try:
         with Image.open(path) as image:
@@ -94,7 +94,7 @@ def read_image(path: Path, what: str = "photo") -> Image.Image:
 
 
 def to_array(image: Image.Image) -> Array:  # [H, W, 3 or 4] uint8
-    """Any of PIL's pixel formats as RGB or RGBA; 16-bit greys keep their upper byte."""
+    """Convert any of PIL's pixel formats to RGB or RGBA; 16-bit greys keep their upper byte."""
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64) >> 8
         return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1)

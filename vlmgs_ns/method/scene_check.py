@@ -1,4 +1,4 @@
-"""A scene on disk, looked at before nerfstudio reads it: every fault becomes one message that names it and says what to do."""
+"""Validation of a scene on disk before nerfstudio reads it: every fault becomes one message with the fix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from PIL import UnidentifiedImageError
 from vlmgs_ns.system.errors import InputError
 
 COLMAP_FOLDERS = (Path("sparse/0"), Path("colmap/sparse/0"), Path("sparse"), Path("colmap/sparse"))
-"""Where COLMAP and ns-process-data put a model, relative to the scene."""
+"""Folders of a scene in which COLMAP and ns-process-data store a model."""
 
 
 def prepare(parser: DataParserConfig, photos_needed: bool) -> DataParserConfig:
@@ -36,7 +36,7 @@ def prepare(parser: DataParserConfig, photos_needed: bool) -> DataParserConfig:
         photos_needed: False where only poses are read (export, camera paths): photos may then be absent.
 
     Raises:
-        InputError: where something is missing or wrong.
+        InputError: a file is missing or invalid.
     """
     data = parser.data
     if not data.exists():
@@ -60,7 +60,7 @@ def prepare(parser: DataParserConfig, photos_needed: bool) -> DataParserConfig:
 
 
 def find_colmap(data: Path) -> Path | None:
-    """The folder of a COLMAP model relative to ``data``, or None."""
+    """Return the folder of a COLMAP model relative to ``data``, or None."""
     for folder in COLMAP_FOLDERS:
         if any((data / folder / f"cameras.{kind}").is_file() for kind in ("txt", "bin")):
             return folder
@@ -73,7 +73,7 @@ def _prepare_colmap(parser: ColmapDataParserConfig) -> ColmapDataParserConfig:
         found = find_colmap(parser.data)
         if found is None:
             raise InputError(
-                f"there is no COLMAP model (cameras.txt or cameras.bin) in {folder}; name its folder, relative to the scene, "
+                f"{folder} does not contain a COLMAP model (cameras.txt or cameras.bin); give its folder, relative to the scene, "
                 "with: colmap --colmap-path sparse/0"
             )
         parser = replace(parser, colmap_path=found)
@@ -87,7 +87,7 @@ def _prepare_colmap(parser: ColmapDataParserConfig) -> ColmapDataParserConfig:
 
 
 def count_points(model: Path) -> int:
-    """Number of 3-D points in a COLMAP model, without reading them; 0 where the file is missing."""
+    """Return the number of 3-D points in a COLMAP model, without reading them; 0 where the file is missing."""
     if (model / "points3D.bin").is_file():
         header = (model / "points3D.bin").read_bytes()[:8]
         return int.from_bytes(header, "little")

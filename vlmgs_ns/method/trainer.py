@@ -1,4 +1,4 @@
-"""nerfstudio's trainer, made to stop and continue cleanly on any machine."""
+"""nerfstudio's trainer, with clean stops and exact continuation on any machine."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ PLY_STEP = 29_999
 
 @dataclass
 class VlmFastGSTrainerConfig(TrainerConfig):
-    """A training run, on the device that the machine has."""
+    """Configuration of a training run."""
 
     _target: type = field(default_factory=lambda: VlmFastGSTrainer)
     machine: MachineConfig = field(default_factory=lambda: MachineConfig(device_type=machine.default_device()))
     """Device and seed."""
     viewer: ViewerConfig = field(default_factory=lambda: ViewerConfig(websocket_host="127.0.0.1"))
-    """The viewer, which only this machine can reach unless its host is changed."""
+    """The viewer; only this machine can reach it unless the host is changed."""
     pipeline: VanillaPipelineConfig = field(default_factory=VlmFastGSPipelineConfig)
     """Photos and model."""
     lazy_updates: LazyUpdates = field(default_factory=LazyUpdates)
-    """How often the Gaussians' parameters are updated."""
+    """Schedule of the updates of the Gaussians' parameters."""
     load_ply: Path | None = None
     """A 3DGS .ply to start from instead of the scene's points, as a finished run of 30,000 iterations. With
-    --max-num-iterations 0 only the semantic stage runs: so a scene one already has becomes searchable."""
+    --max-num-iterations 0 only the semantic stage runs, which makes an existing scene searchable."""
     load_ply_frame: Literal["data", "nerfstudio"] = "data"
     """Coordinates of --load-ply: data, those of the data set's own poses (COLMAP, transforms.json), as 3DGS and gsplat write;
     nerfstudio, those that nerfstudio trains in, as ns-export writes."""
 
     def get_checkpoint_dir(self) -> Path:
-        """The run's checkpoint folder; the pipeline is told as well: nerfstudio's other commands give it no other way to know."""
+        """Return the run's checkpoint folder, and pass it to the pipeline, which nerfstudio's other commands do not."""
         folder = super().get_checkpoint_dir()
         if isinstance(self.pipeline, VlmFastGSPipelineConfig):
             self.pipeline.checkpoint_dir = folder
@@ -70,11 +70,11 @@ class VlmFastGSTrainer(Trainer):
         machine.check_device(config.machine.device_type)
         sources = [config.load_dir, config.load_checkpoint, config.load_ply]
         if config.load_ply is not None and sources.count(None) < 2:
-            raise InputError("--load-ply stands beside --load-dir or --load-checkpoint; a run starts from one of them")
+            raise InputError("--load-ply and --load-dir or --load-checkpoint both say where to start; give one of them")
         if config.max_num_iterations == 0 and sources.count(None) == 3:
             raise InputError(
-                "--max-num-iterations 0 leaves the Gaussians as they are, but there are none yet; give --load-dir, "
-                "--load-checkpoint or --load-ply, or 1 or more"
+                "--max-num-iterations 0 trains nothing, so the run needs Gaussians to start from; give --load-dir, "
+                "--load-checkpoint or --load-ply, or 1 iteration or more"
             )
         if config.max_num_iterations < 0:
             raise InputError(f"--max-num-iterations {config.max_num_iterations} trains nothing; give 0 or more")
@@ -84,7 +84,7 @@ class VlmFastGSTrainer(Trainer):
         self._stopped_by: int | None = None
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """Read the checkpoint to continue from, if any, fix the run's length, and build everything."""
+        """Read the checkpoint to continue from, if any, set the run's length, and build pipeline and optimisers."""
         path = self._path_to_resume()
         self._resumed = None if path is None else checkpoint.load(path)
         if self.config.load_ply is not None:
@@ -102,7 +102,7 @@ class VlmFastGSTrainer(Trainer):
                 CONSOLE.print(self.pipeline.encoders.message)  # type: ignore[union-attr]
 
     def setup_optimizers(self) -> Optimizers:
-        """Optimisers over the model's present parameters, their schedules in iterations of this run."""
+        """Return optimisers over the model's present parameters, their schedules in iterations of this run."""
         run_length: int = self.config.pipeline.model.run_length  # type: ignore[attr-defined]
         optimizers = resolve_schedulers(self.config.optimizers, run_length)
         self._lazy_updates = resolve(self.config.lazy_updates, run_length)
@@ -131,9 +131,9 @@ class VlmFastGSTrainer(Trainer):
             raise SystemExit(128 + self._stopped_by)
 
     def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
-        """One step of training, after which the parameters whose turn it is are updated."""
+        """Train one step, and update the parameters that are due."""
         if self.pipeline.model.semantics is not None:
-            CONSOLE.print("The Gaussians change: what they mean is made anew after the last iteration")
+            CONSOLE.print("Training changes the Gaussians: the semantic field is built again after the last iteration")
             self.pipeline.model.semantics = None
         births_end = int(self.pipeline.model.config.stop_split_at)  # type: ignore[attr-defined]
         for group in self.pipeline.get_param_groups():
@@ -145,7 +145,7 @@ class VlmFastGSTrainer(Trainer):
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
-        """Write the checkpoint of a step, whole or not at all, and then drop older ones where the config says so.
+        """Write the checkpoint of a step atomically, and then remove older ones where the config says so.
 
         Beside nerfstudio's entries it holds under ``vlmgs``: the run's length, the random generators, the order of cameras, and
         gradients that are still being accumulated.
@@ -187,7 +187,7 @@ class VlmFastGSTrainer(Trainer):
         return self.config.load_checkpoint
 
     def _run_length(self, configured: int) -> int:
-        """Iterations that fractions of the run are of: as configured, else as the checkpoint's run began, else this run's."""
+        """Return the iterations that fractions of the run refer to: as configured, else the checkpoint's, else this run's."""
         if configured > 0:
             return configured
         if self._resumed is None:
@@ -196,7 +196,7 @@ class VlmFastGSTrainer(Trainer):
         return ours["run_length"] if ours else self._resumed["step"] + 1 + self.config.max_num_iterations
 
     def _load_checkpoint(self) -> None:
-        """Take over the state of the checkpoint that ``setup`` read."""
+        """Restore the state of the checkpoint that ``setup`` read."""
         state, self._resumed = self._resumed, None
         self._random_state = None
         if state is None:
@@ -205,7 +205,7 @@ class VlmFastGSTrainer(Trainer):
         if self.config.load_ply is not None:
             state["pipeline"] = self._pipeline_of_ply()
         self.pipeline.load_pipeline(state["pipeline"], state["step"])
-        # Loading gave the model new parameters of other sizes: the optimisers must hold those, not the ones that are gone.
+        # Loading gave the model new parameters of other sizes: the optimisers must hold those.
         self.optimizers = self.setup_optimizers()
         self.optimizers.load_optimizers(state["optimizers"])
         if self.config.load_scheduler:
@@ -222,7 +222,7 @@ class VlmFastGSTrainer(Trainer):
         CONSOLE.print(f"Continuing from step {state['step']} of {self.config.load_ply or self._path_to_resume()}")
 
     def _pipeline_of_ply(self) -> dict[str, torch.Tensor]:
-        """A checkpoint's Gaussians from --load-ply, in the coordinates and with the harmonics of this run."""
+        """Return the Gaussians of --load-ply as a checkpoint, in the coordinates and with the harmonics of this run."""
         model: Any = self.pipeline.model
         if model.config.sh_degree == 0:
             raise InputError("--pipeline.model.sh-degree 0 has no harmonics, but --load-ply brings them; give 1, 2 or 3")
@@ -238,7 +238,7 @@ class VlmFastGSTrainer(Trainer):
         return state
 
     def _init_viewer_state(self) -> None:
-        """Show the scene in the viewer, where there is one; the last thing before the first step."""
+        """Start the viewer, where there is one; the last call before the first step."""
         super()._init_viewer_state()
         if self._random_state is not None:
             checkpoint.restore_random_state(self._random_state)
@@ -256,7 +256,7 @@ class VlmFastGSTrainer(Trainer):
             signal.signal(number, handler)
 
     def _after_train(self) -> None:
-        """Build the semantics and save the last step that was trained; after a stop, say what was written and how to go on."""
+        """Build the semantics and save the last trained step; after a stop, print what was written and how to continue."""
         if self.config.max_num_iterations == 0:
             self._last_trained = self._start_step - 1
         if self._last_trained is None:
@@ -289,7 +289,7 @@ class VlmFastGSTrainer(Trainer):
 
     @check_main_thread
     def _build_semantics(self) -> None:
-        """The semantic stage: what the Gaussians mean, while they themselves stay as they are."""
+        """Run the semantic stage on the finished Gaussians, which it does not change."""
         model: Any = self.pipeline.model
         if self.pipeline.encoders is None:
             return

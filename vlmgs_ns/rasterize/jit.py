@@ -1,4 +1,4 @@
-"""How the CPU kernels are compiled, and a line that says so when it takes a moment.
+"""Compilation of the CPU kernels, with a message where it takes time.
 
 Every kernel has an explicit signature, so importing its module compiles it (or loads it from numba's cache on disk), and an
 argument of the wrong type is an error instead of a second compilation.

@@ -1,7 +1,7 @@
 """The CPU kernels that work tile by tile: which Gaussians meet a 16x16 tile, blending them, and its gradient.
 
 For each Gaussian of a tile the outer loop runs over pixel rows and the inner ones over the 16 pixels of a row, held in contiguous
-float32 arrays, so that LLVM turns them into vector instructions without being told how. State of a tile (transmittance,
+float32 arrays, so that LLVM vectorises them without hints. State of a tile (transmittance,
 colour) stays in the first-level cache. No atomics: the backward pass writes one gradient row per tile intersection, and a second
 kernel adds them up per Gaussian in a fixed order, so results do not depend on the number of threads.
 

@@ -1,1 +1,1 @@
-"""A feature field at the Gaussians that answers to words (FMGS, arXiv 2401.01970)."""
+"""A semantic feature field at the Gaussians, queried with text (FMGS, arXiv 2401.01970)."""

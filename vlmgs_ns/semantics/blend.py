@@ -1,7 +1,7 @@
 """Per-Gaussian features blended into a picture, on frozen Gaussians (FMGS, 3.3).
 
 A pixel's feature is Σ w f over the Gaussians in front of it, w = alpha · transmittance. Only Gaussians with opacity above 0.25
-and a radius of more than 2 pixels on screen take part; there is no background, and nothing is normalised afterwards. Blending is
+and a radius of more than 2 pixels on screen take part; there is no background and no normalisation afterwards. Blending is
 linear, which saves channels exactly: `blend_query` blends one score per text instead of the feature, `blend_field` blends the
 field's codes instead of its features.
 """
@@ -31,7 +31,7 @@ def drawn(
     min_opacity: float = MIN_OPACITY,
     min_radius: float = MIN_RADIUS,
 ) -> Tensor:
-    """Ids of the Gaussians that reach a pixel: opaque and large enough, on screen, not hidden. [M] int64, ascending.
+    """Return the ids of the Gaussians that reach a pixel: opaque and large enough, on screen, not hidden. [M] int64, ascending.
 
     Blending these alone gives the same picture, so that features need to be computed only for them.
     """
@@ -64,7 +64,7 @@ def blend(
         the picture [H, W, D], 0 where there is no Gaussian, and the opacity blended with it [H, W].
 
     Raises:
-        ValueError: not one row of features per Gaussian.
+        ValueError: the number of rows is not the number of Gaussians.
     """
     if features.dim() != 2 or len(features) != len(splats):
         raise ValueError(f"features has shape {list(features.shape)}: it must be [N, D] with N={len(splats)}, one row a Gaussian")
@@ -87,7 +87,7 @@ def blend_query(
     min_opacity: float = MIN_OPACITY,
     min_radius: float = MIN_RADIUS,
 ) -> Tensor:
-    """Scores ⟨blended feature, text⟩ from T blended channels instead of D: ⟨Σ w f, t⟩ = Σ w ⟨f, t⟩. [H, W, T].
+    """Render scores ⟨blended feature, text⟩ from T blended channels instead of D: ⟨Σ w f, t⟩ = Σ w ⟨f, t⟩. [H, W, T].
 
     K phrases and the negatives are T texts; `query.relevancy_from_scores` takes the result.
     """
@@ -101,7 +101,7 @@ def blend_field(
     min_opacity: float = MIN_OPACITY,
     min_radius: float = MIN_RADIUS,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The field's CLIP [H, W, clip_dim] and DINO [H, W, dino_dim] maps and the opacity [H, W], through the field's codes."""
+    """Render the field's CLIP [H, W, clip_dim] and DINO [H, W, dino_dim] maps and the opacity [H, W] through its codes."""
     part = splats[drawn(splats, camera, min_opacity, min_radius)]
     codes, alpha = blend(part, camera, field.codes(part.means), min_opacity, min_radius)
     clip, dino = field.decode(codes)

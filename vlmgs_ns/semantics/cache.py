@@ -3,9 +3,9 @@
     <data>/.vlmgs_cache/features/<hash of the key>/manifest.json          what the maps of this folder were made with
                                                   /<hash of photo>.npy    one map, [h, w, D] in half precision
 
-A file's name says what is in it: the photo by its content, the encoder and its settings by the key. So nothing here ever goes
-stale; what changed has another name. A file is written under a hidden name and renamed once it is on the disk: after a kill it is
-whole or not there, and of two processes that make the same map the last one wins with the same content.
+A file is named by its inputs: the photo by its content, the encoder and its settings by the key. So no file ever becomes stale;
+a changed input has another name. Files are written atomically: after a kill a file is complete or absent, and of two processes
+that compute the same map the last one wins with the same content.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ MANIFEST = "manifest.json"
 _FOLDER = re.compile(r"[0-9a-f]{16}")
 _OURS = re.compile(r"[0-9a-f]{64}\.npy|manifest\.json")
 _PARTIAL = re.compile(r"\.([0-9a-f]{64}|manifest)\.\d+\.partial\.(npy|json)")
-# Partial files are told apart by process, not by thread.
+
 _WRITING = threading.Lock()
 
 
 def photo_digest(photo: Path | npt.NDArray[np.generic]) -> bytes:
-    """Hash of a photo's content: of the bytes of a file, or of an array's pixels, shape and type. 32 bytes."""
+    """Return the hash of a file's bytes, or of an array's pixels, shape and type. 32 bytes."""
     digest = hashlib.blake2b(digest_size=32)
     if isinstance(photo, Path):
         digest.update(photo.read_bytes())
@@ -78,18 +78,18 @@ class FeatureCache:
         self.folder = folder
 
     def path(self, photo: bytes | Path, key: str) -> Path:
-        """Where the map of a photo is or would be; arguments as in `get`."""
+        """Return the path of a photo's map, whether it exists or not; arguments as in `get`."""
         name = (photo_digest(photo) if isinstance(photo, Path) else photo).hex()
         if len(name) != 64:
             raise ValueError(f"a digest of {len(name) // 2} bytes; a photo is named by 32, as `photo_digest` gives them")
         return self.folder / hashlib.blake2b(key.encode(), digest_size=8).hexdigest() / f"{name}.npy"
 
     def find(self, photo: bytes | Path, key: str) -> Map | None:
-        """The map, or None where there is none or a damaged one; a damaged one is told."""
+        """Return the map, or None where it is missing or damaged; a damaged one is reported."""
         return _open(self.path(photo, key))
 
     def get(self, photo: bytes | Path, key: str, compute: Callable[[], Tensor]) -> Map:
-        """The map of a photo, computed and written where it is not there yet.
+        """Return the map of a photo; compute and write it where it is missing.
 
         Args:
             photo: digest of its content (`photo_digest`), or its file.
@@ -98,7 +98,7 @@ class FeatureCache:
 
         Raises:
             InputError: the map cannot be written. Nothing is left half-written.
-            ValueError: what `compute` made is no map of finite numbers within half precision.
+            ValueError: `compute` did not return a map of finite numbers within half precision.
         """
         path = self.path(photo, key)
         found = _open(path)
@@ -117,7 +117,7 @@ class FeatureCache:
         return found
 
     def entries(self) -> list[Entry]:
-        """What is there, by key, sorted. Files that a killed process left unfinished do not count."""
+        """Return the cached maps by key, sorted. Files that a killed process left unfinished do not count."""
         found = []
         for folder in self._folders():
             maps = [path for path in folder.iterdir() if path.suffix == ".npy" and _OURS.fullmatch(path.name)]
@@ -126,11 +126,11 @@ class FeatureCache:
         return sorted(found, key=lambda entry: entry.key)
 
     def size(self) -> int:
-        """Bytes of all maps."""
+        """Return the bytes of all maps."""
         return sum(entry.size for entry in self.entries())
 
     def clear(self) -> int:
-        """Remove every map, and what killed processes left; nothing that this cache did not write. The bytes freed."""
+        """Remove every map and partial file of this cache, and no other file; return the bytes freed."""
         freed = 0
         for folder in self._folders():
             for path in list(folder.iterdir()):
@@ -185,11 +185,11 @@ def _open(path: Path) -> Map | None:
         return None
     except OSError:
         raise
-    except Exception as error:  # numpy's reader of headers has no one exception for a damaged file
+    except Exception as error:  # numpy raises many kinds of exception for a damaged header
         whole, reason = False, str(error)
     if whole:
         return found
-    say(f"The feature map {path} is damaged ({reason}) and is made anew.")
+    say(f"The feature map {path} is damaged ({reason}); it is computed again.")
     return None
 
 
@@ -226,7 +226,7 @@ def default_cache(data: Path) -> FeatureCache:
         data: the scene's folder, or a file in it.
 
     Raises:
-        InputError: there is no such scene, or neither place can be written.
+        InputError: the scene does not exist, or neither folder can be written.
     """
     _check(data)
     beside = _beside(data)
@@ -251,7 +251,7 @@ def caches_of(data: Path) -> list[FeatureCache]:
     """The places where maps of a scene are: in its folder, in the user's cache folder, both or none.
 
     Raises:
-        InputError: there is no such scene.
+        InputError: the scene does not exist.
     """
     _check(data)
     return [FeatureCache(folder) for folder in (_beside(data), _of_user(data)) if folder.is_dir()]
@@ -259,7 +259,7 @@ def caches_of(data: Path) -> list[FeatureCache]:
 
 def _check(data: Path) -> None:
     if not data.exists():
-        raise InputError(f"there is no data at {data}; give the folder of a scene")
+        raise InputError(f"{data} does not exist; give the folder of a scene")
 
 
 def _try_to_write(folder: Path) -> None:

@@ -25,7 +25,7 @@ OWN_FOLDER = "give that folder as the model"
 
 @dataclass
 class ClipFiles:
-    """A CLIP that was found: its architecture and its files."""
+    """Architecture and local files of a CLIP model."""
 
     name: str
     config: dict[str, Any]
@@ -40,10 +40,10 @@ class ClipFiles:
 
 
 def find_clip(model: str, pretrained: str) -> ClipFiles:
-    """Arguments as in `OpenClipEncoder`.
+    """Find the local files of a CLIP model; arguments as in `OpenClipEncoder`.
 
     Raises:
-        InputError: there is no such model, or not all of it is on this machine.
+        InputError: the model is unknown, or not all of it is on this machine.
     """
     model = model.removeprefix("local-dir:")
     if Path(model).is_dir():
@@ -60,11 +60,11 @@ def find_clip(model: str, pretrained: str) -> ClipFiles:
 def _of_folder(folder: Path, name: str) -> ClipFiles:
     weights = first_file(folder, WEIGHTS)
     if weights is None or not (folder / CONFIG).is_file():
-        raise InputError(f"the folder {folder} is no OpenCLIP model: it needs {CONFIG} and {WEIGHTS[0]}")
+        raise InputError(f"the folder {folder} is not an OpenCLIP model: it needs {CONFIG} and {WEIGHTS[0]}")
     content = read_json(folder / CONFIG)
     config = content.get("model_cfg") or {}
     if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
-        raise InputError(f"{folder / CONFIG} has no model_cfg with embed_dim, vision_cfg and text_cfg; download it anew")
+        raise InputError(f"{folder / CONFIG} has no model_cfg with embed_dim, vision_cfg and text_cfg; download it again")
     return _with_text_side(name, config, content.get("preprocess_cfg") or {}, weights, folder)
 
 
@@ -113,7 +113,7 @@ def _with_text_side(name: str, config: dict[str, Any], preprocess: Any, weights:
 
 
 def build(found: ClipFiles) -> nn.Module:
-    """The model with its weights, in float32 on the CPU; has `encode_image` and `encode_text`.
+    """Build the model with its weights, in float32 on the CPU; it has `encode_image` and `encode_text`.
 
     Raises:
         InputError: the weights do not fit the architecture or cannot be read.
@@ -128,17 +128,17 @@ def build(found: ClipFiles) -> nn.Module:
     try:
         model = kind(**config)
         open_clip.load_checkpoint(model, str(found.weights), weights_only=True)
-    except Exception as error:  # of any kind: an unpickler's, a reader's, torch's for names and shapes, ours to tell in one line
+    except Exception as error:  # unpicklers, readers and torch raise many kinds; all become one message
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
             f"the weights {found.weights} are not those of {found.name} or are damaged ({type(error).__name__}: {reason}); "
-            "download them anew, as safetensors where there are any"
+            "download them again, as safetensors where available"
         ) from None
     return model
 
 
 def tokenizer_of(found: ClipFiles) -> Any:
-    """A function from a list of phrases to tokens [P, context length]."""
+    """Return a function from a list of phrases to tokens [P, context length]."""
     import open_clip
 
     text = found.config["text_cfg"]
@@ -147,6 +147,6 @@ def tokenizer_of(found: ClipFiles) -> Any:
         return open_clip.SimpleTokenizer(**options)
     tokenizer = open_clip.tokenizer.HFTokenizer(str(found.tokenizer), **options)
     if not hasattr(tokenizer.tokenizer, "batch_encode_plus"):
-        # transformers 5 has it no more; open_clip 2 still calls it.
+        # transformers 5 removed it; open_clip 2 still calls it.
         tokenizer.tokenizer.batch_encode_plus = tokenizer.tokenizer.__call__
     return tokenizer

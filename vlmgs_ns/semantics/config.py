@@ -1,4 +1,4 @@
-"""Settings of the semantic stage, and the phrases that a scene is asked for."""
+"""Settings of the semantic stage, and the parsing of a prompt into phrases."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SemanticsConfig:
     dino_shorter_side: int = 500
     """Pixels to which a photo's shorter side is scaled for the dense encoder; at most 240 for the embedded one."""
     device: str = "auto"
-    """Where the encoders run; auto is CUDA where there is one."""
+    """Device of the encoders; auto: CUDA where there is one, else the CPU."""
     dtype: str = "auto"
     """Precision of the encoders: float32, float16, bfloat16 or auto."""
     negatives: tuple[str, ...] = NEGATIVES
@@ -72,10 +72,10 @@ class SemanticsConfig:
     weights: LossWeights = field(default_factory=LossWeights)
     """Weights of the losses of rendered maps."""
     seed: int = 42
-    """Of the field's first weights, and of the order of Gaussians and photos."""
+    """Seed of the field's initial weights, and of the order of Gaussians and photos."""
 
     def rendered_steps(self) -> tuple[int, int]:
-        """Steps on rendered maps, and how many of them are over before pixel alignment begins."""
+        """Return the number of steps on rendered maps, and how many of them come before pixel alignment."""
         if self.mode == "fmgs":
             return self.steps + self.alignment_steps, self.steps
         return (self.refine_steps, 0) if self.mode == "warm" else (0, 0)
@@ -90,9 +90,11 @@ class SemanticsConfig:
             if not getattr(self, name) > 0:
                 raise InputError(f"--pipeline.model.semantics.{_flag(name)} {getattr(self, name)}: give more than 0")
         if not 0 <= self.gate <= 1:
-            raise InputError(f"--pipeline.model.semantics.gate {self.gate} is no fraction; give a number from 0 to 1")
+            raise InputError(f"--pipeline.model.semantics.gate {self.gate} is not a fraction; give a number from 0 to 1")
         if not self.negatives or any(not phrase.strip() for phrase in self.negatives):
-            raise InputError("--pipeline.model.semantics.negatives are empty, but every query has to beat some; leave it out")
+            raise InputError(
+                "--pipeline.model.semantics.negatives are empty, but relevancy needs one; leave the flag out, or give some"
+            )
 
 
 LITE_SEMANTICS = SemanticsConfig(

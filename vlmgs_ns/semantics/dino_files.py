@@ -1,4 +1,4 @@
-"""A vision transformer of transformers from local files, and where in it the keys are."""
+"""A vision transformer of transformers from local files, and its key projection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass
 class DinoFiles:
-    """A vision transformer that was found: its architecture and its files."""
+    """Architecture and local files of a vision transformer."""
 
     name: str
     folder: Path
@@ -30,21 +30,21 @@ class DinoFiles:
 
 
 def find_dino(model: str) -> DinoFiles:
-    """By name on Hugging Face or by folder.
+    """Find the local files of a vision transformer by its name on Hugging Face or its folder.
 
     Raises:
-        InputError: there is no such model on this machine, or it is no vision transformer.
+        InputError: the model is not on this machine, or is not a vision transformer.
     """
     local = Path(model).is_dir()
     folder = Path(model) if local else cached_folder(model, ["config.json"])
     weights = _weights(folder)
     if folder is None or not weights:
         if local:
-            raise InputError(f"the folder {model} is no model of transformers: it needs config.json and model.safetensors")
+            raise InputError(f"the folder {model} is not a model of transformers: it needs config.json and model.safetensors")
         raise missing_weights(f"DINO {model}", model, "give that folder as the model")
     config = read_json(folder / "config.json")
     if not isinstance(config.get("patch_size"), int) or not isinstance(config.get("hidden_size"), int):
-        raise InputError(f"{model} is no vision transformer: its config.json has no single patch_size and hidden_size")
+        raise InputError(f"{model} is not a vision transformer: its config.json lacks a single patch_size and hidden_size")
     preprocess = folder / "preprocessor_config.json"
     stated = read_json(preprocess) if preprocess.is_file() else {}
     mean, std = stated.get("image_mean") or IMAGENET_MEAN, stated.get("image_std") or IMAGENET_STD
@@ -61,7 +61,7 @@ def _weights(folder: Path | None) -> list[Path]:
 
 
 def load_dino(found: DinoFiles) -> nn.Module:
-    """The model with its weights, on the CPU.
+    """Build the model with its weights, on the CPU.
 
     Raises:
         InputError: the files cannot be read, or lack a part of the model.
@@ -76,10 +76,10 @@ def load_dino(found: DinoFiles) -> nn.Module:
         # A vision transformer's pooler is not in DINO's weights and not used here.
         options = {"add_pooling_layer": False} if found.config.get("model_type") == "vit" else {}
         model, report = AutoModel.from_pretrained(found.folder, local_files_only=True, output_loading_info=True, **options)
-    except Exception as error:  # of any kind: a reader's, an unpickler's, torch's for shapes, told in one line
+    except Exception as error:  # readers, unpicklers and torch raise many kinds; all become one message
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"the model in {found.folder} cannot be loaded ({type(error).__name__}: {reason}); download it anew"
+            f"the model in {found.folder} cannot be loaded ({type(error).__name__}: {reason}); download it again"
         ) from None
     finally:
         logging.set_verbosity(verbosity)
@@ -88,16 +88,16 @@ def load_dino(found: DinoFiles) -> nn.Module:
     # transformers fills what is missing with random numbers.
     missing = sorted(report["missing_keys"])
     if missing:
-        raise InputError(f"{found.folder} lacks {len(missing)} tensors of the model, first {missing[0]}; download it anew")
+        raise InputError(f"{found.folder} lacks {len(missing)} tensors of the model, first {missing[0]}; download it again")
     return model
 
 
 def last_key_projection(model: nn.Module) -> nn.Module | None:
-    """The layer that makes the keys of the last attention, by the two names that transformers has had for it."""
+    """Return the layer that computes the keys of the last attention, by either name that transformers gives it."""
     found = [m for name, m in model.named_modules() if name.rpartition(".")[2] in ("k_proj", "key") and isinstance(m, nn.Linear)]
     return found[-1] if found else None
 
 
 def accepts(model: nn.Module, name: str) -> bool:
-    """Whether a call of the model takes an argument of that name."""
+    """Return whether the model's forward takes an argument of that name."""
     return name in inspect.signature(model.forward).parameters

@@ -1,6 +1,6 @@
-"""What sees: an image-text encoder (CLIP) for pictures and phrases, and a dense encoder (DINO) for the outlines of things.
+"""Encoders: an image-text encoder (CLIP) for pictures and phrases, and a dense encoder (DINO) for the outlines of objects.
 
-Both are found when they are made (a missing model is told before any work is done), loaded when they are first used, run on a
+Both find their model when constructed (so that a missing one is reported before any work), load it at the first use, run on a
 device and in a precision of their own, and can be released again. Weights come from the local disk alone; safetensors are
 preferred, and of other files nothing but tensors is read.
 """
@@ -28,7 +28,7 @@ class ImageTextEncoder(Protocol):
     """Pictures and phrases as unit vectors of one space."""
 
     name: str
-    """For people."""
+    """Name shown to the user."""
     fingerprint: str
     """Names the weights by their content and every setting that changes a picture's vector."""
     dimension: int
@@ -38,21 +38,21 @@ class ImageTextEncoder(Protocol):
     tile_size: int
     """S, the side in pixels of the pictures it takes."""
     tile_sizes: int = TILE_SIZES
-    """How many of FMGS' tile sizes, from the smallest, are averaged to its map of a photo (`hybrid.largest_tile`)."""
+    """Number of FMGS' tile sizes, from the smallest, that are averaged to its map of a photo (`hybrid.largest_tile`)."""
 
     def embed_images(
         self,
         pictures: Tensor,  # [B, 3, S, S] in [0, 1]
     ) -> Tensor:
-        """Unit vectors [B, D], float32 on the CPU."""
+        """Return unit vectors [B, D], float32 on the CPU."""
         ...
 
     def embed_texts(self, phrases: Sequence[str]) -> Tensor:
-        """Unit vectors [P, D], float32 on the CPU."""
+        """Return unit vectors [P, D], float32 on the CPU."""
         ...
 
     def release(self) -> None:
-        """Give the memory back; the next use loads the model again."""
+        """Free the memory; the next use loads the model again."""
         ...
 
 
@@ -60,7 +60,7 @@ class DenseEncoder(Protocol):
     """A picture as a map of vectors, of any length."""
 
     name: str
-    """For people."""
+    """Name shown to the user."""
     fingerprint: str
     """Names the weights by their content and every setting that changes a map."""
     dimension: int
@@ -70,19 +70,19 @@ class DenseEncoder(Protocol):
         self,
         picture: Tensor,  # [3, H, W] in [0, 1]
     ) -> Tensor:
-        """A map [h, w, D], float32 on the CPU, whose cells are equal and cover the picture."""
+        """Return a map [h, w, D], float32 on the CPU, whose cells are equal and cover the picture."""
         ...
 
     def release(self) -> None:
-        """Give the memory back; the next use loads the model again."""
+        """Free the memory; the next use loads the model again."""
         ...
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` is CUDA where there is one, otherwise the CPU.
+    """Return the device of that name; `auto` is CUDA where there is one, otherwise the CPU.
 
     Raises:
-        InputError: no device of that name here.
+        InputError: the device is unknown or not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -91,15 +91,15 @@ def choose_device(device: str) -> torch.device:
     except RuntimeError:
         raise InputError(f"device {device} is not known; give auto, cpu or cuda") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device} was asked for, but torch sees no CUDA device; give auto or cpu")
+        raise InputError(f"device {device} is not available: torch sees no CUDA device; give auto or cpu")
     return chosen
 
 
 def choose_dtype(dtype: str, auto: torch.dtype) -> torch.dtype:
-    """float32, float16 or bfloat16 by name, or `auto`.
+    """Return float32, float16 or bfloat16 by name, or the given type for `auto`.
 
     Raises:
-        InputError: another name.
+        InputError: the name is unknown.
     """
     known = {"auto": auto, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if dtype not in known:
@@ -138,16 +138,16 @@ class OpenClipEncoder(ImageTextEncoder):
 
         Args:
             model: open_clip's name of an architecture; or `hf-hub:OWNER/NAME`; or a folder with `open_clip_config.json` and
-                `open_clip_model.safetensors` (`local-dir:FOLDER` means the same), which also says the normalisation.
+                `open_clip_model.safetensors` (`local-dir:FOLDER` means the same), which also holds the normalisation.
             pretrained: open_clip's tag of the weights, or a file of weights. Not read for the two latter kinds of model.
             device: `auto` is CUDA where there is one.
             dtype: float32, float16 or bfloat16; `auto` is float16 on CUDA and float32 elsewhere.
             batch_size: most pictures or phrases in one pass.
             negatives: phrases that a query has to beat.
-            tile_sizes: of its map of a photo.
+            tile_sizes: number of FMGS' tile sizes in its map of a photo.
 
         Raises:
-            InputError: no such model, no weights on this machine, or no such device.
+            InputError: the model, its weights or the device is not available.
         """
         self.device = choose_device(device)
         self._dtype = choose_dtype(dtype, torch.float16 if self.device.type == "cuda" else torch.float32)
@@ -172,7 +172,7 @@ class OpenClipEncoder(ImageTextEncoder):
         self,
         pictures: Tensor,  # [B, 3, S, S] in [0, 1]
     ) -> Tensor:
-        """Unit vectors [B, D], float32 on the CPU.
+        """Return unit vectors [B, D], float32 on the CPU.
 
         Raises:
             ValueError: another shape.
@@ -190,7 +190,7 @@ class OpenClipEncoder(ImageTextEncoder):
 
     @torch.no_grad()
     def embed_texts(self, phrases: Sequence[str]) -> Tensor:
-        """Unit vectors [P, D], float32 on the CPU. Phrases beyond the model's length are cut.
+        """Return unit vectors [P, D], float32 on the CPU. Phrases beyond the model's length are cut.
 
         Raises:
             ValueError: a single string.
@@ -205,7 +205,7 @@ class OpenClipEncoder(ImageTextEncoder):
         return torch.cat(vectors)
 
     def release(self) -> None:
-        """Give the memory back; the next use loads the model again."""
+        """Free the memory; the next use loads the model again."""
         self._loaded = None
         _release(self.device)
 
@@ -240,7 +240,7 @@ class DinoEncoder(DenseEncoder):
             shorter_side: pixels to which a picture's shorter side is scaled, up or down, before it is embedded.
 
         Raises:
-            InputError: no such model on this machine, no vision transformer, or no such device.
+            InputError: the model is not on this machine or not a vision transformer, or the device is not available.
         """
         self.device = choose_device(device)
         self._dtype = choose_dtype(dtype, torch.float32)
@@ -259,7 +259,7 @@ class DinoEncoder(DenseEncoder):
         self,
         picture: Tensor,  # [3, H, W] in [0, 1]
     ) -> Tensor:
-        """The map [h, w, D], float32 on the CPU.
+        """Return the map [h, w, D], float32 on the CPU.
 
         The picture is scaled so that its shorter side has `shorter_side` pixels, each side to the nearest number of whole patches
         (bilinear, antialiased); position embeddings are interpolated to that grid. Cell (r, c) is one patch: it covers
@@ -281,7 +281,7 @@ class DinoEncoder(DenseEncoder):
         return tokens[0, -rows * columns :].reshape(rows, columns, -1).float().cpu()
 
     def release(self) -> None:
-        """Give the memory back; the next use loads the model again."""
+        """Free the memory; the next use loads the model again."""
         self._model = None
         _release(self.device)
 

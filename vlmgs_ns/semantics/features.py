@@ -1,4 +1,4 @@
-"""The feature maps of all photos of a scene: made one photo at a time, kept on disk, opened one photo at a time."""
+"""The feature maps of all photos of a scene: computed, cached on disk and opened one photo at a time."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class PhotoMaps:
     clip: Map
     """[h, w, D], unit vectors but for the rounding to half precision."""
     dino: Map | None
-    """[h', w', D'], or None where there is no dense encoder."""
+    """[h', w', D'], or None without a dense encoder."""
 
 
 class FeatureMaps(Sequence[PhotoMaps]):
-    """Maps by photo, in the order of the photos; opened when they are asked for, so that no file stays open."""
+    """Maps by photo, in the order of the photos; opened on access, so that no file stays open."""
 
     def __init__(self, cache: FeatureCache, digests: list[bytes], keys: tuple[str, ...]) -> None:
         self._cache = cache
@@ -47,7 +47,7 @@ class FeatureMaps(Sequence[PhotoMaps]):
         return len(self._digests)
 
     def __getitem__(self, index: Any) -> Any:
-        """Maps of a photo by its number, or a sequence of them for a slice.
+        """Return the maps of a photo by its number, or a sequence of them for a slice.
 
         Raises:
             InputError: the maps were removed or damaged since they were made.
@@ -63,12 +63,12 @@ class FeatureMaps(Sequence[PhotoMaps]):
 
 
 def clip_key(clip: ImageTextEncoder) -> str:
-    """What decides a photo's hybrid map, beside the photo."""
+    """Return the cache key of hybrid maps: everything but the photo that decides them."""
     return f"{clip.fingerprint}, hybrid map of {clip.tile_sizes} tile sizes at {clip.tile_size} px, edition {EDITION}"
 
 
 def dino_key(dino: DenseEncoder) -> str:
-    """What decides a photo's dense map, beside the photo."""
+    """Return the cache key of dense maps: everything but the photo that decides them."""
     return f"{dino.fingerprint}, edition {EDITION}"
 
 
@@ -117,7 +117,7 @@ def feature_maps(
 def _ensure(
     photo: npt.NDArray[Any], digest: bytes, clip: ImageTextEncoder, dino: DenseEncoder | None, cache: FeatureCache
 ) -> bool:
-    """Whether anything had to be made."""
+    """Make sure that a photo's maps are on disk; return whether any was computed."""
     made = False
 
     def picture() -> Tensor:  # [3, H, W] in [0, 1]
@@ -125,7 +125,7 @@ def _ensure(
         made = True
         pixels = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))
         pixels = pixels.float() / 255 if photo.dtype == np.uint8 else pixels.float()
-        # Tiles are cut and scaled where the encoder runs, if it says where.
+        # Tiles are cut and scaled on the encoder's device, if it has one.
         return pixels.to(getattr(clip, "device", "cpu"))
 
     sizes = clip.tile_sizes

@@ -1,4 +1,4 @@
-"""A CLIP and a DINO feature for every Gaussian, from where it is: two hash grids and two small networks (FMGS, 3.2).
+"""A CLIP and a DINO feature for every Gaussian from its centre: two hash grids and two small networks (FMGS, 3.2).
 
 The size of the field does not depend on the number of Gaussians. Both heads end in a matrix: f = W h + b, and for CLIP
 f / ‖f‖. Blending is linear, so instead of f one can blend its *code*, (h, 1) / ‖W h + b‖ for CLIP and (h, 1) for DINO, and apply
@@ -62,7 +62,7 @@ LITE = FieldConfig(levels=6, log2_hashmap_size=13, clip_hidden=64, clip_layers=2
 def contract(
     means: Tensor,  # [N, 3]
 ) -> Tensor:
-    """All of space into the unit cube: L2 contraction into a ball of radius 2 (mip-NeRF 360), then (x + 2) / 4. [N, 3] in [0, 1].
+    """Map space into the unit cube: L2 contraction into a ball of radius 2 (mip-NeRF 360), then (x + 2) / 4. [N, 3] in [0, 1].
 
     Points up to distance 1 from the origin keep their proportions, so centre and scale the scene before.
     """
@@ -100,7 +100,7 @@ class Head(nn.Module):
         self,
         features: Tensor,  # [N, inputs]
     ) -> Tensor:
-        """What `decode` turns into this head's outputs, by one matrix. [N, code_size]."""
+        """Return codes, which `decode` maps to this head's outputs by one matrix. [N, code_size]."""
         hidden = self.trunk(features)
         code = F.pad(hidden, (0, 1), value=1.0)
         if not self.unit:
@@ -112,7 +112,7 @@ class Head(nn.Module):
         self,
         codes: Tensor,  # [..., code_size]
     ) -> Tensor:
-        """Outputs of codes, or of any linear combination of codes. [..., outputs]."""
+        """Return outputs of codes, or of any linear combination of codes. [..., outputs]."""
         return F.linear(codes[..., :-1], self.output.weight) + codes[..., -1:] * self.output.bias
 
     def scores(
@@ -120,7 +120,7 @@ class Head(nn.Module):
         codes: Tensor,  # [..., code_size]
         vectors: Tensor,  # [T, outputs]
     ) -> Tensor:
-        """⟨decode(codes), vector⟩ without decoding. [..., T]."""
+        """Return ⟨decode(codes), vector⟩ without decoding. [..., T]."""
         matrix = torch.cat([self.output.weight, self.output.bias[:, None]], dim=1)  # [outputs, code_size]
         return codes @ (vectors @ matrix).T
 
@@ -134,7 +134,7 @@ class SemanticField(nn.Module):
         scale: radius of the scene's inner part, world units; what lies within is not contracted.
 
     Raises:
-        InputError: tiny-cuda-nn is asked for where it cannot run.
+        InputError: the configuration names tiny-cuda-nn, which cannot run here.
         ValueError: a scale that is not positive.
     """
 
@@ -170,7 +170,7 @@ class SemanticField(nn.Module):
         self,
         means: Tensor,  # [N, 3] world
     ) -> Tensor:
-        """Both grids' features, coarse first. [N, 2 · levels · features_per_level]."""
+        """Return both grids' features, coarse first. [N, 2 · levels · features_per_level]."""
         places = contract((means.detach() - self.centre) / self.scale)
         return torch.cat([grid(places).float() for grid in self.grids], dim=-1)
 
@@ -178,28 +178,28 @@ class SemanticField(nn.Module):
         self,
         means: Tensor,  # [N, 3] world
     ) -> Tensor:
-        """The CLIP head's last hidden activations. [N, clip_hidden]."""
+        """Return the CLIP head's last hidden activations. [N, clip_hidden]."""
         return self.clip_head.trunk(self.hash_features(means))
 
     def clip(
         self,
         means: Tensor,  # [N, 3] world
     ) -> Tensor:
-        """CLIP features, unit vectors. [N, clip_dim]."""
+        """Return CLIP features, unit vectors. [N, clip_dim]."""
         return self.clip_head(self.hash_features(means))
 
     def dino(
         self,
         means: Tensor,  # [N, 3] world
     ) -> Tensor:
-        """DINO features, of any length. [N, dino_dim]."""
+        """Return DINO features, of any length. [N, dino_dim]."""
         return self.dino_head(self.hash_features(means))
 
     def forward(
         self,
         means: Tensor,  # [N, 3] world
     ) -> tuple[Tensor, Tensor]:
-        """CLIP [N, clip_dim] and DINO [N, dino_dim] features, the grids read once."""
+        """Return CLIP [N, clip_dim] and DINO [N, dino_dim] features, reading the grids once."""
         features = self.hash_features(means)
         return self.clip_head(features), self.dino_head(features)
 
@@ -207,7 +207,7 @@ class SemanticField(nn.Module):
         self,
         means: Tensor,  # [N, 3] world
     ) -> Tensor:
-        """What to blend instead of the features: CLIP code, then DINO code. [N, (clip_hidden + 1) + (dino_hidden + 1)]."""
+        """Return the codes to blend instead of features: CLIP, then DINO. [N, (clip_hidden + 1) + (dino_hidden + 1)]."""
         features = self.hash_features(means)
         return torch.cat([self.clip_head.code(features), self.dino_head.code(features)], dim=-1)
 
@@ -215,7 +215,7 @@ class SemanticField(nn.Module):
         self,
         codes: Tensor,  # [..., (clip_hidden + 1) + (dino_hidden + 1)]
     ) -> tuple[Tensor, Tensor]:
-        """CLIP [..., clip_dim] and DINO [..., dino_dim] of blended `codes`: equal to blending the features themselves."""
+        """Return CLIP [..., clip_dim] and DINO [..., dino_dim] of blended `codes`: equal to blending the features."""
         clip, dino = codes.split([self.clip_head.code_size, self.dino_head.code_size], dim=-1)
         return self.clip_head.decode(clip), self.dino_head.decode(dino)
 
@@ -224,7 +224,7 @@ class SemanticField(nn.Module):
         self,
         means: Tensor,  # [N, 3] world
     ) -> Tensor:
-        """CLIP codes alone, computed a part at a time: keep them, and every further query is `scores`. [N, clip_hidden + 1]."""
+        """Return CLIP codes, computed in chunks: keep them, and every further query is `scores`. [N, clip_hidden + 1]."""
         codes = means.new_empty(len(means), self.clip_head.code_size)
         for begin in range(0, len(means), CHUNK):
             part = slice(begin, begin + CHUNK)
@@ -237,23 +237,23 @@ class SemanticField(nn.Module):
         clip_codes: Tensor,  # [..., clip_hidden + 1]
         texts: Tensor,  # [T, clip_dim]
     ) -> Tensor:
-        """⟨CLIP feature, text⟩ of Gaussians, or of pixels of a blended code. [..., T]."""
+        """Return ⟨CLIP feature, text⟩ of Gaussians, or of pixels of a blended code. [..., T]."""
         return self.clip_head.scores(clip_codes, texts)
 
 
-def hash_implementation(asked: Implementation) -> Literal["torch", "tcnn"]:
-    """What the hash grids run on.
+def hash_implementation(implementation: Implementation) -> Literal["torch", "tcnn"]:
+    """Return the implementation of the hash grids, with "auto" resolved.
 
     Raises:
-        InputError: tiny-cuda-nn is asked for, but it is not installed or there is no GPU.
+        InputError: "tcnn", but tiny-cuda-nn is not installed or there is no GPU.
     """
-    if asked == "torch":
+    if implementation == "torch":
         return "torch"
     from nerfstudio.utils.external import TCNN_EXISTS
 
     if TCNN_EXISTS and torch.cuda.is_available():
         return "tcnn"
-    if asked == "auto":
+    if implementation == "auto":
         return "torch"
     lacks = "no CUDA device is visible" if TCNN_EXISTS else "tiny-cuda-nn is not installed"
     raise InputError(f"the field's implementation is 'tcnn', but {lacks}: set it to 'auto' or 'torch', which runs anywhere")

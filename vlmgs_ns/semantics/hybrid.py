@@ -1,4 +1,4 @@
-"""The hybrid map: what an image-text encoder says about every place of a picture, averaged over seven sizes of surroundings.
+"""The hybrid map: an image-text encoder's features at every place of a picture, averaged over seven tile sizes.
 
 An encoder such as CLIP gives one vector for a whole picture. FMGS (section 3.2) cuts tiles of seven sizes, embeds each, lays the
 vectors of one size out as a coarse map, and averages the seven maps on the finest grid: a small tile names a handle, a large
@@ -18,14 +18,14 @@ Embed = Callable[[Tensor], Tensor]
 """[B, 3, S, S] in [0, 1] → [B, D]."""
 
 TILE_SIZES = 7
-"""FMGS'."""
+"""Number of tile sizes in FMGS."""
 
 
 def largest_tile(sizes: int) -> float:
     """Side of the largest of the first `sizes` of FMGS' tile sizes: 0.05 of the picture's height, 0.125, … 0.5, and so on.
 
     Raises:
-        ValueError: none, or so many that a tile is larger than the picture.
+        ValueError: `sizes` is below 1, or so large that a tile exceeds the picture.
     """
     if not 1 <= sizes <= 13:
         raise ValueError(f"{sizes} tile sizes from 0.05 of the height, 0.075 apart: give 1 to 13")

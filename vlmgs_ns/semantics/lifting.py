@@ -1,4 +1,4 @@
-"""Features for Gaussians without training: every pixel gives its feature to the Gaussians that it shows.
+"""Features for Gaussians without training: every pixel contributes its feature to the Gaussians that it shows.
 
 F_i = Σ_p w_ip f_p / Σ_p w_ip over the pixels p of all views, w = alpha · transmittance: one adjoint of the rasteriser per view
 (docs/methods.md; Occam's LGS). Views are streamed, maps are lifted a few channels at a time, and a `Projection` lets a
@@ -31,7 +31,7 @@ class FeatureView:
     """One view: what was rasterised, and a feature map of its photo."""
 
     info: dict[str, Any]
-    """What `rasterization` returned for one camera and all N Gaussians."""
+    """The third value of `rasterization` for one camera and all N Gaussians."""
     features: Tensor  # [h, w, D] of any float type and any size; resized bilinearly to the picture
     mask: Tensor | None = None  # [H, W] bool: pixels that count; None: all
 
@@ -48,7 +48,7 @@ class Projection:
 
     @staticmethod
     def fit(maps: Iterable[Tensor], dims: int) -> Projection:
-        """The `dims` axes that keep most of the maps' squares; maps [..., D] are read once, one at a time.
+        """Return the `dims` axes that keep most of the maps' squares; maps [..., D] are read once, one at a time.
 
         Raises:
             ValueError: no maps, or fewer channels than `dims`.
@@ -84,7 +84,7 @@ class Projection:
         self,
         projected: Tensor,  # [..., d]
     ) -> Tensor:
-        """The nearest features of which these are the projection. [..., D]."""
+        """Return the nearest features of which these are the projection. [..., D]."""
         return projected @ self.axes.to(projected)
 
 
@@ -102,7 +102,7 @@ class Lifted:
         self,
         ids: Tensor,  # [M] int64
     ) -> Tensor:
-        """Features of some Gaussians in all their channels. [M, D]."""
+        """Return the features of some Gaussians in all their channels. [M, D]."""
         part = self.features[ids]
         return part if self.projection is None else self.projection.restore(part)
 
@@ -116,7 +116,7 @@ def lift_features(
     robust_passes: int = 0,
     progress: Report | None = None,
 ) -> Lifted:
-    """Weighted mean of the features of all pixels that show a Gaussian.
+    """Return the weighted mean of the features of all pixels that show a Gaussian.
 
     Args:
         views: makes the views, all of the same N Gaussians, for one pass over them.
@@ -125,7 +125,7 @@ def lift_features(
             shows. It leaves out views in which the Gaussian is nearly hidden, far, or at the border. Costs one pass more.
         robust_passes: so many times the mean is taken again, with every view's share divided by its distance from the running
             direction (Weiszfeld's steps to the median of directions): views that disagree lose their weight.
-        progress: told the views done, over all passes.
+        progress: called with the views done, over all passes.
 
     Returns:
         features, never NaN: where no pixel shows a Gaussian, 0 and not seen.
@@ -134,7 +134,7 @@ def lift_features(
         ValueError: no views, a fraction outside [0, 1], views of different Gaussians, or maps that are not finite.
     """
     if not 0 <= gate <= 1:
-        raise ValueError(f"gate={gate} is no fraction: give a number from 0 to 1")
+        raise ValueError(f"gate={gate} is not a fraction: give a number from 0 to 1")
     done = 0
     best: Tensor | None = None
 
@@ -186,7 +186,7 @@ def fit_field(
         lr, final_lr: learning rates of the first and the last step.
         sampling: draw Gaussians by the mass that CLIP was lifted from, as pictures would weigh them, or all seen alike.
         generator: for the draw.
-        progress: told the steps done, and the loss.
+        progress: called with the steps done, and the loss.
 
     Returns:
         the loss of each step.
@@ -258,7 +258,7 @@ def _mean(
 
 
 def _mass(view: FeatureView) -> Tensor:
-    """Blending mass of each Gaussian in the pixels that count. [N]."""
+    """Return the blending mass of each Gaussian in the pixels that count. [N]."""
     info = view.info
     if len(info["depths"]) != 1:
         raise ValueError(f"a view of {len(info['depths'])} cameras: rasterise the cameras one at a time")
@@ -270,7 +270,7 @@ def _lifted_parts(
     view: FeatureView,
     features: Tensor,  # [h, w, D]
 ) -> Iterable[tuple[int, Tensor]]:
-    """First channel and Σ w f [N, channels] of a few channels at a time."""
+    """Yield the first channel and Σ w f [N, channels] of a few channels at a time."""
     size = view.info["height"], view.info["width"]
     for begin in range(0, features.shape[-1], CHANNELS):
         part = features[..., begin : begin + CHANNELS].float()

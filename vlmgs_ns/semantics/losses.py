@@ -1,4 +1,4 @@
-"""What the semantic field is trained with: Huber on CLIP, squares on DINO, and their agreement from pixel to pixel (FMGS, 3.4).
+"""Losses of the semantic field: Huber on CLIP, squared error on DINO, and pixel alignment of the two (FMGS, 3.4).
 
 Reductions, which the paper leaves open. `huber` and `mse` sum over channels and take the mean over the pixels that count.
 `pixel_alignment` takes the mean over the pairs of neighbours that count: both pixels inside the picture and the mask, and both
@@ -25,11 +25,11 @@ class LossWeights:
     """Weights of the terms (FMGS)."""
 
     clip: float = 0.2
-    """Of the Huber loss on CLIP."""
+    """Weight of the Huber loss on CLIP."""
     dino: float = 0.8
-    """Of the squared error on DINO."""
+    """Weight of the squared error on DINO."""
     alignment: float = 0.01
-    """Of the pixel alignment; 0 leaves it out, as the first 2,500 steps do."""
+    """Weight of the pixel alignment; 0 leaves it out, as the first 2,500 steps do."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ def pixel_alignment(
     dino: Tensor,  # [H, W, E]
     mask: Tensor | None = None,  # [H, W] bool
 ) -> Tensor:
-    """How far CLIP's cosine similarity between neighbours is from DINO's: L1, mean over pairs of the 3×3 neighbourhood.
+    """L1 distance of CLIP's cosine similarity between neighbours to DINO's, mean over pairs of the 3×3 neighbourhood.
 
     DINO is the teacher: it receives no gradient. A pixel without a direction in one of the maps takes part in no pair.
     """
@@ -97,7 +97,7 @@ def semantic_loss(
     mask: Tensor | None = None,  # [H, W] bool
     weights: LossWeights | None = None,
 ) -> SemanticLoss:
-    """All three terms of one picture. `mask` says which pixels count; None: all."""
+    """Return all three terms of one picture. Pixels in `mask` count; None: all."""
     weights = weights or LossWeights()
     on_clip, on_dino = huber(clip, clip_target, mask), mse(dino, dino_target, mask)
     alignment = pixel_alignment(clip, dino, mask) if weights.alignment else torch.zeros_like(on_clip)
@@ -106,7 +106,7 @@ def semantic_loss(
 
 
 def _counted(predicted: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The pixels that count; picked, not multiplied by zero, so that a target may be NaN where it is masked."""
+    """Select the pixels that count; not multiplied by zero, so that a target may be NaN where it is masked."""
     if predicted.shape != target.shape:
         raise ValueError(f"predicted {list(predicted.shape)} and target {list(target.shape)} must have the same shape")
     return (predicted, target) if mask is None else (predicted[mask], target[mask])
@@ -119,7 +119,7 @@ def _mean(losses: Tensor) -> Tensor:
 def _directions(
     vectors: Tensor,  # [H, W, D]
 ) -> tuple[Tensor, Tensor]:
-    """Unit vectors [H, W, D], and where there is one [H, W] bool; elsewhere 0, and no gradient."""
+    """Return unit vectors [H, W, D] and where they are defined [H, W] bool; elsewhere 0 without gradient."""
     lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     long = lengths > NO_DIRECTION
     return torch.where(long, vectors / torch.where(long, lengths, 1.0), 0.0), long[..., 0]

@@ -1,8 +1,8 @@
-"""The semantic stage: on finished, frozen Gaussians, from photos to a scene that words find things in.
+"""The semantic stage: builds the semantic field of finished, frozen Gaussians from their photos.
 
 Feature maps of the photos → features lifted to the Gaussians → the field fitted to them → a few steps on rendered maps; or only
-some of these, by `SemanticsConfig.mode`. All chance comes from the seed and the number of the step, so that a stage that was
-stopped goes on as if it had not been.
+some of these, by `SemanticsConfig.mode`. All randomness comes from the seed and the step, so that a stopped stage continues as
+if it had not been stopped.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ CLIP, DINO = "ViT-B-16", "facebook/dino-vits8"
 TINY_SIDE = 240
 """Shorter side in pixels of the pictures that the embedded DINO was trained on."""
 TINY_TILES = 2
-"""Tile sizes of the embedded CLIP's map. To it a tile is what takes most of its area, so that larger ones blur the map and tell
-nothing more; a CLIP that knows the world tells a handle's cup by them."""
+"""Tile sizes of the embedded CLIP's map. It recognises what takes most of a tile's area, so that larger tiles only blur the map;
+a CLIP trained on real photos recognises a handle's cup by them."""
 LEAST_DIMS = 32
-"""To which lifted features are projected at most."""
+"""Least number of dimensions that lifted features are projected to."""
 
 
 class Views(Protocol):
@@ -62,21 +62,21 @@ class Views(Protocol):
 
 @dataclass(frozen=True)
 class Encoders:
-    """Who looks at the photos."""
+    """The encoders of a stage."""
 
     clip: OpenClipEncoder
     dino: DinoEncoder
     clip_model: str
-    """As `SceneSemantics` finds it again."""
+    """Name by which `SceneSemantics` finds the CLIP again."""
     message: str
-    """One line that says which they are, and why."""
+    """One line that names them and the reason for the choice."""
 
 
 def choose_encoders(config: SemanticsConfig) -> Encoders:
-    """Those that were asked for; for `auto` FMGS' where their weights are on this machine, else the embedded tiny ones.
+    """Return the configured encoders; for `auto` FMGS' where their weights are on this machine, else the embedded tiny ones.
 
     Raises:
-        InputError: a model that was asked for is not on this machine, or a device is not.
+        InputError: a model or device is not on this machine.
     """
     config.check()
     options: dict[str, Any] = {"device": config.device, "dtype": config.dtype}
@@ -94,8 +94,8 @@ def choose_encoders(config: SemanticsConfig) -> Encoders:
     if tiny:
         names.append(f"the embedded tiny {' and '.join(tiny)}, which know the embedded scenes and no other")
     lacking = [
-        name for name, model, asked in ((CLIP, clip_model, config.clip), (DINO, dino_model, config.dino))
-        if asked == "auto" and model == EMBEDDED
+        name for name, model, configured in ((CLIP, clip_model, config.clip), (DINO, dino_model, config.dino))
+        if configured == "auto" and model == EMBEDDED
     ]  # fmt: skip
     why = f" ({' and '.join(lacking)} not on this machine)" if lacking else ""
     return Encoders(clip, dino, clip_model, f"Semantics: {config.mode}, {', '.join(names)}{why}, on {clip.device}")
@@ -110,12 +110,12 @@ def _there(make: Callable[[], object]) -> bool:
 
 
 class _Stopped(Exception):
-    """Somebody wants the stage to stop."""
+    """Raised where the stage shall stop."""
 
 
 @dataclass
 class Stage:
-    """One scene's semantic stage; nothing that it is given is changed."""
+    """One scene's semantic stage; its inputs are not changed."""
 
     config: SemanticsConfig
     encoders: Encoders
@@ -126,15 +126,15 @@ class Stage:
     scale: float
     """Radius of the scene's inner part, world units."""
     phrases: Sequence[str] = ()
-    """Embedded and kept with the scene, so that it answers them where the encoder is not."""
+    """Phrases embedded and stored with the scene, so that it answers them without the encoder."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """How long each part took."""
+    """Seconds of each part."""
 
     def __post_init__(self) -> None:
         self.splats = self.splats.detached()
 
     def about(self) -> About:
-        """How the scene will be made."""
+        """Return the settings and encoders that the scene is built with."""
         config, clip, dino = self.config, self.encoders.clip, self.encoders.dino
         sizes = replace(config.sizes, clip_dim=clip.dimension, dino_dim=dino.dimension)
         free = ("enabled", "device", "dtype", "negatives", "clip", "clip_pretrained", "dino")
@@ -147,8 +147,8 @@ class Stage:
         )  # fmt: skip
 
     def begin(self, found: SceneSemantics | None = None) -> SceneSemantics:
-        """The scene to run on: `found`, if it was made in the same way from the same Gaussians and has come far enough to be
-        worth it; else a new one, the same each time."""
+        """Return the scene to run on: `found`, if it was built with the same settings from the same Gaussians and has trained at
+        least a step; else a new one, the same each time."""
         about = self.about()
         if found is not None and found.about.settings == about.settings and (found.complete or found.step > 0):
             found.about = about
@@ -158,17 +158,17 @@ class Stage:
             return SceneSemantics(about, self.centre.cpu(), self.scale).to(self.splats.means.device)
 
     def run(self, scene: SceneSemantics, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Do what is left to do on what `begin` gave, with progress bars; whether nothing is left.
+        """Build what is missing from a scene of `begin`, with progress bars; return whether it is complete.
 
         Args:
-            stop: asked after every photo and step; once it says yes, this returns, and a later run goes on from there.
+            stop: called after every photo and step; once it returns True, this returns, and a later run continues from there.
 
         Raises:
-            InputError: no Gaussians, or none that a photo shows; maps cannot be kept.
+            InputError: the scene has no Gaussians, no photo shows one, or the maps cannot be written.
         """
         if len(self.splats) == 0:
-            raise InputError("the scene has no Gaussians to give a meaning to; train it first")
-        # Building the encoders draws numbers; training that goes on afterwards shall not notice.
+            raise InputError("the scene has no Gaussians to build semantics on; train it first")
+        # Building the encoders draws random numbers; training that continues afterwards must not be affected.
         with torch.enable_grad(), torch.random.fork_rng(devices=[]):
             return self._run(scene, stop)
 
@@ -194,7 +194,7 @@ class Stage:
             return feature_maps(_Photos(self.views), self.encoders.clip, dino, self.cache, report)
 
     def _lift(self, kind: str, maps: FeatureMaps, stop: Callable[[], bool]) -> Lifted:
-        """CLIP or DINO features of all Gaussians, projected where there would be too much of them."""
+        """Lift CLIP or DINO features to all Gaussians, projected where they would exceed `lift_memory`."""
 
         def views() -> Iterator[FeatureView]:
             ones = self.splats.means.new_ones(len(self.splats), 1)
@@ -225,7 +225,7 @@ class Stage:
         return lifted
 
     def _fit(self, scene: SceneSemantics, maps: FeatureMaps, stop: Callable[[], bool]) -> None:
-        """The warm start."""
+        """Fit the field to lifted features: the warm start."""
         clip, dino = self._lift("clip", maps, stop), self._lift("dino", maps, stop)
         config = self.config
         assert scene.field is not None
@@ -236,7 +236,7 @@ class Stage:
             )  # fmt: skip
 
     def _train(self, scene: SceneSemantics, maps: FeatureMaps, stop: Callable[[], bool]) -> None:
-        """Steps on rendered maps, one photo each."""
+        """Train on rendered maps, one photo a step."""
         total, unaligned = self.config.rendered_steps()
         if scene.field is None or total == 0:
             return
@@ -281,7 +281,7 @@ class Stage:
 
     @contextmanager
     def _part(self, label: str, total: int, stop: Callable[[], bool]) -> Iterator[Report]:
-        """A progress bar at which the stage can be stopped, and a clock."""
+        """Show a progress bar at which the stage can be stopped, and record the seconds."""
         start = time.monotonic()
         with bar(label, total) as shown:
 
@@ -295,7 +295,7 @@ class Stage:
 
 
 class _Photos(Sequence[Photo]):
-    """Photos alone, each read when it is asked for."""
+    """The photos of the views, each read on access."""
 
     def __init__(self, views: Views) -> None:
         self._views = views
@@ -308,7 +308,7 @@ class _Photos(Sequence[Photo]):
 
 
 def digest(splats: Splats) -> str:
-    """Of every bit of the Gaussians."""
+    """Return a hash of every bit of the Gaussians."""
     found = hashlib.blake2b(digest_size=8)
     for values in (splats.means, splats.quats, splats.scales, splats.opacities):
         found.update(values.detach().contiguous().cpu().numpy().data)

@@ -1,4 +1,4 @@
-"""Where a model's weights are on this machine, and which ones they are. Nothing is ever downloaded from here."""
+"""Location and identity of a model's weights on this machine. Nothing is ever downloaded from here."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ BLOCKS = 256
 
 
 def cached_folder(repo: str, files: Sequence[str]) -> Path | None:
-    """Hugging Face's local copy of a repository: the folder with any of the files in it, or None where there is none."""
+    """Return the folder of Hugging Face's local copy of a repository with any of the files in it, or None."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     for file in files:
         try:
             found = try_to_load_from_cache(repo, file, cache_dir=constants.HF_HUB_CACHE)
-        except ValueError:  # not a name that a repository could have
+        except ValueError:  # not a valid name of a repository
             return None
         if isinstance(found, str):
             return Path(found).parent
@@ -29,27 +29,27 @@ def cached_folder(repo: str, files: Sequence[str]) -> Path | None:
 
 
 def first_file(folder: Path | None, names: Iterable[str]) -> Path | None:
-    """The first of the files that is in the folder."""
+    """Return the first of the files that is in the folder, or None."""
     return next((folder / name for name in names if folder is not None and (folder / name).is_file()), None)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file.
+    """Read an object from a JSON file.
 
     Raises:
-        InputError: the file holds no JSON object.
+        InputError: the file does not hold a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); download it anew") from None
+        raise InputError(f"{path} is not JSON ({error}); download it again") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no settings of a model; download it anew")
+        raise InputError(f"{path} does not hold a JSON object; download it again")
     return content
 
 
 def content_digest(settings: object, files: Iterable[Path]) -> str:
-    """Twelve hexadecimal digits for settings (anything JSON can say) and the content of weight files.
+    """Return twelve hexadecimal digits for settings (any JSON value) and the content of weight files.
 
     Files up to 32 MiB are read whole. Of a larger one the size and 256 blocks of 128 KiB are, evenly spaced from its first byte
     (the header) to its last: that takes milliseconds, is the same on every machine and differs between any two trainings,
@@ -70,7 +70,7 @@ def content_digest(settings: object, files: Iterable[Path]) -> str:
 
 
 def missing_weights(what: str, download: str, then: str) -> InputError:
-    """The error for a model that is not on this machine.
+    """Return the error for a model that is not on this machine.
 
     Args:
         what: the model.

@@ -17,6 +17,6 @@ class Pinhole:
     height: int
 
     def resized(self, width: int, height: int) -> Pinhole:
-        """The same view in another number of pixels."""
+        """Return the same view in another number of pixels."""
         factor = self.K.new_tensor([[width / self.width], [height / self.height], [1.0]])
         return Pinhole(self.viewmat, self.K * factor, width, height)

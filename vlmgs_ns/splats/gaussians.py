@@ -20,9 +20,9 @@ class Splats:
         return len(self.means)
 
     def __getitem__(self, which: Tensor) -> Splats:
-        """Those of the given ids [M] int64 or mask [N] bool."""
+        """Return the Gaussians of ids [M] int64 or of a mask [N] bool."""
         return Splats(self.means[which], self.quats[which], self.scales[which], self.opacities[which])
 
     def detached(self) -> Splats:
-        """Without gradients."""
+        """Return the same Gaussians without gradients."""
         return Splats(self.means.detach(), self.quats.detach(), self.scales.detach(), self.opacities.detach())

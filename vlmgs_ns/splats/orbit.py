@@ -17,7 +17,7 @@ def orbit(
     camera_to_worlds: Tensor,  # [N, 3, 4]
     frames: int,
 ) -> Tensor:  # [frames, 3, 4]
-    """One turn around what the photos look at, as far out as the photos were taken in each direction.
+    """Return poses of one turn around what the photos look at, as far out as the photos were taken in each direction.
 
     The distance from the axis is a Fourier series of second order fitted to the cameras over their azimuth, so that the path
     keeps to where cameras stood; it rises and falls once, within the cameras' heights; it looks at the point nearest to all
@@ -31,10 +31,10 @@ def orbit(
         Poses of the same kind.
 
     Raises:
-        ValueError: with fewer than 3 photos.
+        ValueError: there are fewer than 3 photos.
     """
     if len(camera_to_worlds) < 3:
-        raise ValueError(f"{len(camera_to_worlds)} photos do not surround anything; give the poses of 3 or more")
+        raise ValueError(f"{len(camera_to_worlds)} photos do not surround a scene; give the poses of 3 or more")
     poses = camera_to_worlds.double()
     positions, forward = poses[:, :, 3], -poses[:, :, 2]
     focus = _nearest_to_lines(positions, forward)
@@ -53,7 +53,7 @@ def orbit(
 def surrounds(
     camera_to_worlds: Tensor,  # [N, 3, 4]
 ) -> bool:
-    """Whether photos were taken from all around what they look at, so that `orbit` leads where something was seen."""
+    """Return whether photos were taken from all around what they look at, so that `orbit` stays where something was seen."""
     if len(camera_to_worlds) < 3:
         return False
     poses = camera_to_worlds.double()
@@ -68,7 +68,7 @@ def _nearest_to_lines(
     origins: Tensor,  # [N, 3]
     directions: Tensor,  # [N, 3]
 ) -> Tensor:  # [3]
-    """The point with the least sum of squared distances to lines; a little pull to their origins' mean settles parallel ones."""
+    """Return the point nearest to lines in least squares; a small pull to their origins' mean determines it for parallel ones."""
     unit = directions / directions.norm(dim=-1, keepdim=True)
     across = torch.eye(3, dtype=unit.dtype) - unit[:, :, None] * unit[:, None, :]
     pull = _RIDGE * torch.eye(3, dtype=unit.dtype)
@@ -98,7 +98,7 @@ def _fit_waves(
     angle: Tensor,  # [N]
     value: Tensor,  # [N]
 ) -> Tensor:  # [2 * harmonics + 1]
-    """Coefficients of the Fourier series nearest to ``value`` over ``angle``; a ridge keeps it calm where there is no angle."""
+    """Coefficients of the Fourier series nearest to ``value`` over ``angle``; a ridge bounds it at unobserved angles."""
     basis = _waves(angle)
     ridge = _RIDGE * len(angle) * torch.eye(basis.shape[1], dtype=basis.dtype)
     ridge[0, 0] = 0.0

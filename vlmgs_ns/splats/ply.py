@@ -1,4 +1,4 @@
-"""Gaussians from and to a .ply file as 3DGS and its followers write it, in the coordinates of a scene's cameras or any other."""
+"""Gaussians from and to a .ply file in the format of 3DGS, and their transformation to other coordinates."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from torch import Tensor
 from vlmgs_ns.system.errors import InputError
 
 LEAST_LOGIT = math.log(1 / 254)
-"""Of the opacity 1/255, below which no rasteriser of 3DGS draws a Gaussian."""
+"""Logit of the opacity 1/255, below which no rasteriser of 3DGS draws a Gaussian."""
 _C0 = math.sqrt(1 / (4 * math.pi))
 """The harmonic of degree 0."""
 
 
 @dataclass(frozen=True)
 class Gaussians:
-    """Raw parameters, as training holds them and as the file does."""
+    """Parameters of Gaussians before their activation functions, as in training and in the file."""
 
     means: Tensor  # [N, 3]
     scales: Tensor  # [N, 3] logarithms of standard deviations
@@ -35,18 +35,18 @@ class Gaussians:
 
     @property
     def degree(self) -> int:
-        """Of the spherical harmonics."""
+        """Degree of the spherical harmonics."""
         return round((self.features_rest.shape[1] + 1) ** 0.5) - 1
 
     def __len__(self) -> int:
         return len(self.means)
 
     def __getitem__(self, which: Tensor) -> Gaussians:
-        """Those of the given ids [M] int64 or mask [N] bool."""
+        """Return the Gaussians of ids [M] int64 or of a mask [N] bool."""
         return Gaussians(**{name: values[which] for name, values in vars(self).items()})
 
     def drawn(self) -> Tensor:  # [N] bool
-        """Those that a rasteriser can draw: of finite values, and an opacity of 1/255 or more. Others only trip viewers."""
+        """Return which Gaussians a rasteriser can draw: finite values, and an opacity of 1/255 or more. Others break viewers."""
         finite = [torch.isfinite(values).flatten(1).all(dim=1) for values in vars(self).values()]
         return torch.stack(finite).all(dim=0) & (self.opacities[:, 0] >= LEAST_LOGIT)
 
@@ -55,11 +55,11 @@ def trained_gaussians(
     parameters: Mapping[str, Tensor],
     sh_degree: int,
 ) -> Gaussians:
-    """The Gaussians of a model as Splatfacto holds them, on the CPU.
+    """Return the Gaussians of a model in Splatfacto's parametrisation, on the CPU.
 
     Args:
         parameters: `gauss_params`, by the names of `Gaussians`.
-        sh_degree: of the model. At 0 its colours are logits, which become harmonics of degree 0 here.
+        sh_degree: the model's degree. At 0 its colours are logits, which become harmonics of degree 0 here.
     """
     values = {name: parameters[name].detach().cpu().float() for name in Gaussians.__dataclass_fields__}
     if sh_degree == 0:
@@ -74,7 +74,7 @@ def write_ply(
     """Write a binary 3DGS .ply with 3DGS' columns in its order, normals of 0 among them.
 
     Raises:
-        OSError: `path` cannot be written; what there is of it then is no .ply.
+        OSError: `path` cannot be written; the file is then incomplete.
     """
     count = len(gaussians)
     columns: dict[str, Tensor] = {axis: gaussians.means[:, k] for k, axis in enumerate("xyz")}
@@ -99,11 +99,11 @@ def read_ply(path: Path) -> Gaussians:
     """Read a 3DGS .ply, text or binary, of any degree of harmonics up to 3.
 
     Raises:
-        InputError: there is no such file, it is no .ply or cut short, it holds points without Gaussians, or values that are
-            not finite.
+        InputError: the file does not exist, is not a .ply or is cut short, holds points without Gaussians, or values that
+            are not finite.
     """
     if not path.is_file():
-        raise InputError(f"there is no file {path}; give a .ply of Gaussians")
+        raise InputError(f"the file {path} does not exist; give a .ply of Gaussians")
     try:
         ply = PlyData.read(str(path), mmap=False)
         vertices = ply["vertex"].data
@@ -122,13 +122,13 @@ def read_ply(path: Path) -> Gaussians:
     missing = [name for wanted in columns.values() for name in wanted if name not in names]
     if missing:
         raise InputError(
-            f"{path} holds no 3-D Gaussians: it lacks {', '.join(missing)}; give a .ply that 3DGS, gsplat or ns-export "
+            f"{path} does not hold 3-D Gaussians: it lacks {', '.join(missing)}; give a .ply that 3DGS, gsplat or ns-export "
             "gaussian-splat (with spherical harmonics) wrote"
         )
     if len(rest) not in (0, 9, 24, 45):
         raise InputError(f"{path} has {len(rest)} higher harmonics a Gaussian; 0, 9, 24 or 45 make degrees 0 to 3")
     if len(vertices) == 0:
-        raise InputError(f"{path} holds no Gaussians at all; export it again")
+        raise InputError(f"{path} holds 0 Gaussians; export it again")
     values: dict[str, Tensor] = {}
     for name, wanted in columns.items():
         table = [np.asarray(vertices[column], dtype=np.float32) for column in wanted]
@@ -147,14 +147,14 @@ def moved(
     translation: Tensor,  # [3]
     scale: float,
 ) -> Gaussians:
-    """The same scene in other coordinates, x ↦ scale · (rotation · x + translation): centres, sizes, orientations and colours.
+    """Transform Gaussians by x ↦ scale · (rotation · x + translation): centres, sizes, orientations and colours.
 
     Raises:
-        ValueError: `rotation` is none (nerfstudio's axes never mirror).
+        ValueError: `rotation` is not a rotation (nerfstudio's axes never mirror).
     """
     rotation = rotation.double()
     if not torch.allclose(rotation @ rotation.T, torch.eye(3, dtype=torch.float64), atol=1e-4) or torch.det(rotation) < 0:
-        raise ValueError(f"{rotation.tolist()} is no rotation: its rows must be orthonormal and right-handed")
+        raise ValueError(f"{rotation.tolist()} is not a rotation: its rows must be orthonormal and right-handed")
     means = scale * (gaussians.means.double() @ rotation.T + translation.double())
     rest = gaussians.features_rest
     if rest.shape[1]:
@@ -176,7 +176,7 @@ def write_compressed_ply(
         ImportError: gsply is not installed.
         OSError: `path` cannot be written.
     """
-    compress = importlib.import_module("gsply").compress_to_bytes  # no dependency of ours, but for this
+    compress = importlib.import_module("gsply").compress_to_bytes  # an optional dependency
     quats = torch.nn.functional.normalize(gaussians.quats, dim=1)
     tensors = [gaussians.means, gaussians.scales, quats, gaussians.opacities[:, 0], gaussians.features_dc]
     rest = gaussians.features_rest.contiguous().numpy() if gaussians.degree else None
@@ -187,7 +187,7 @@ def in_data_coordinates(
     gaussians: Gaussians,
     transforms: Path,
 ) -> Gaussians:
-    """The same scene in the coordinates of the data it was trained on, COLMAP's say, instead of the run's.
+    """Transform Gaussians from a run's coordinates to those of the data that it was trained on, such as COLMAP's.
 
     Args:
         gaussians: in a run's coordinates, y = scale · (rotation · x + translation) of the data's x.
@@ -197,15 +197,15 @@ def in_data_coordinates(
         InputError: that file is missing, damaged, or not of a rotation.
     """
     try:
-        said = json.loads(transforms.read_text(encoding="utf-8"))
-        matrix, scale = torch.tensor(said["transform"], dtype=torch.float64), float(said["scale"])
+        metadata = json.loads(transforms.read_text(encoding="utf-8"))
+        matrix, scale = torch.tensor(metadata["transform"], dtype=torch.float64), float(metadata["scale"])
         rotation, translation = matrix[:3, :3], matrix[:3, 3]
         if not 0 < scale < math.inf:
             raise ValueError(f"a scale of {scale}")
         return moved(gaussians, rotation.T, -scale * (rotation.T @ translation), 1 / scale)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(
-            f"{transforms} does not say how the data's coordinates became the run's ({error}); "
+            f"{transforms} does not hold the transform from the data's coordinates to the run's ({error}); "
             "write in the run's coordinates, or copy the file from where the run was trained"
         ) from None
 
@@ -214,7 +214,7 @@ def harmonics_rotation(
     rotation: Tensor,  # [3, 3] float64
     degree: int,
 ) -> Tensor:  # [K, K] float64
-    """The matrix that turns coefficients of spherical harmonics with the scene: Y(R d) · (turn · c) = Y(d) · c for all d."""
+    """Return the matrix that rotates coefficients of spherical harmonics: Y(R d) · (matrix · c) = Y(d) · c for all d."""
     generator = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(256, 3, generator=generator, dtype=torch.float64), dim=-1)
     before, after = _harmonics(directions, degree), _harmonics(directions @ rotation.T, degree)
@@ -225,7 +225,7 @@ def _harmonics(
     directions: Tensor,  # [M, 3] unit vectors
     degree: int,
 ) -> Tensor:  # [M, K]
-    """The rasteriser's own basis functions, one by one."""
+    """Evaluate the rasteriser's own basis functions one by one."""
     from vlmgs_ns.rasterize.spherical_harmonics import SphericalHarmonics  # brings numba along
 
     count, size = len(directions), (degree + 1) ** 2
@@ -240,7 +240,7 @@ def _turned(
     quats: Tensor,  # [N, 4] wxyz
     rotation: Tensor,  # [3, 3]
 ) -> Tensor:  # [N, 4]
-    """Orientations after the scene was rotated: the product of the rotation's quaternion and theirs."""
+    """Rotate orientations: the product of the rotation's quaternion and theirs."""
     from scipy.spatial.transform import Rotation
 
     x, y, z, w = Rotation.from_matrix(rotation.numpy()).as_quat()

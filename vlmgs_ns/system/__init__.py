@@ -1,1 +1,1 @@
-"""What the operating system and the libraries lend us: errors, files, progress, schedules."""
+"""Errors, atomic files, progress bars, schedules and other services below the method."""

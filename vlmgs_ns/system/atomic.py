@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A hidden path beside ``path``, with its suffix, that takes its place once the block ends well and is removed otherwise.
+    """Yield a hidden path beside ``path``, with its suffix, that replaces it once the block succeeds and is removed otherwise.
 
-    Every call has a path of its own: of several writers at once, in threads or processes, the last to end wins, whole.
+    Every call has a path of its own: of several writers at once, in threads or processes, the last to finish wins.
     """
     partial = path.with_name(f".{path.stem}.{secrets.randbits(48)}.partial{path.suffix}")
     try:

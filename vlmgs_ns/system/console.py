@@ -1,4 +1,4 @@
-"""Standard output kept for one answer, whatever else prints."""
+"""Standard output reserved for one answer; all other output goes to standard error."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager, redirect_stdout
 
 @contextmanager
 def kept_for_answer() -> Iterator[Callable[[str], None]]:
-    """Send what anyone prints in the block to standard error, libraries in C and child processes too.
+    """Send everything printed in the block to standard error, also by libraries in C and child processes.
 
     Yields:
         ``answer(text)``, which writes a line to the real standard output.
 
     Raises:
-        BrokenPipeError: by ``answer``, where the reader of a pipe went away.
+        BrokenPipeError: by ``answer``, where the reader of a pipe has closed it.
     """
     sys.stdout.flush()
     real = os.dup(1)

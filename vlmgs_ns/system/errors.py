@@ -1,8 +1,7 @@
-"""What a user did wrong, told in one message.
+"""Errors of the user's input, reported in one message.
 
 nerfstudio's commands catch nothing: a ``ValueError`` from inside them ends in a page of traceback. ``InputError`` is a
-``ValueError`` for whoever calls the code, and a ``SystemExit`` for the interpreter, which prints the message alone and exits
-with status 1.
+``ValueError`` for callers, and a ``SystemExit`` for the interpreter, which prints the message alone and exits with status 1.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def bundled_ffmpeg() -> Path | None:
-    """The binary inside ``imageio_ffmpeg``, found without importing it; None where the wheel has none for this machine."""
+    """Return the binary inside ``imageio_ffmpeg`` without importing it; None where the wheel has none for this machine."""
     spec = find_spec("imageio_ffmpeg")
     if spec is None or spec.origin is None:
         return None
@@ -23,7 +23,7 @@ def bundled_ffmpeg() -> Path | None:
 
 
 def _folders() -> list[Path]:
-    """Folders of this user's own that may hold the link, best first; the second is for a home that cannot be written."""
+    """Return folders of this user that may hold the link, best first; the second is for a home that cannot be written."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     owner = os.getuid() if hasattr(os, "getuid") else "user"
     return [Path(cache) / "vlmgs_ns" / "bin", Path(tempfile.gettempdir()) / f"vlmgs_ns-{owner}" / "bin"]
@@ -40,7 +40,7 @@ def _private_folder(folder: Path) -> None:
 
 
 def _link(binary: Path, folder: Path) -> Path:
-    """``folder/ffmpeg`` → ``binary``; several processes may do it at once, since the rename is atomic."""
+    """Link ``folder/ffmpeg`` to ``binary``; several processes may do so at once, since the rename is atomic."""
     _private_folder(folder)
     name = folder / ("ffmpeg.exe" if os.name == "nt" else "ffmpeg")
     if name.is_file() and name.resolve() == binary.resolve():

@@ -1,4 +1,4 @@
-"""Progress of work that takes more than a moment: a bar on a terminal, now and then a line anywhere else."""
+"""Progress of long work: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Report = Callable[..., None]
 
 
 def say(text: str) -> None:
-    """Print ``text`` as it is: paths and commands are neither wrapped nor coloured, so that they can be copied."""
+    """Print ``text`` unchanged: paths and commands are neither wrapped nor coloured, so that they can be copied."""
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -23,10 +23,10 @@ def bar(label: str, total: int, console: Console | None = None, seconds_between_
     """Show progress through ``total`` units until the block ends.
 
     Args:
-        label: what is being done.
+        label: name of the work.
         total: units of work.
         console: where to show it; the standard output by default.
-        seconds_between_lines: least time between two lines where it is no terminal.
+        seconds_between_lines: least time between two lines where the console is not a terminal.
 
     Yields:
         ``report(done, note="")``.

@@ -1,4 +1,4 @@
-"""When things happen in a run, whatever its length.
+"""Schedules relative to the length of a run.
 
 A schedule value is either a whole number of iterations or a fraction of the run: ``500`` is iteration 500 of any run, ``0.025``
 is iteration 500 of 20,000 and 38 of 1,500. Configs annotate such fields with ``Steps``; ``resolve`` is the one place that turns
@@ -17,12 +17,12 @@ C = TypeVar("C")
 
 
 def steps(value: int | float, run_length: int) -> int:
-    """Iterations meant by ``value`` in a run of ``run_length`` iterations.
+    """Convert ``value`` to iterations of a run of ``run_length`` iterations.
 
     A fraction above 0 gives at least 1, so that "every so often" never becomes "every 0 iterations".
 
     Raises:
-        ValueError: for a negative value, or a fraction above 1.
+        ValueError: the value is negative, or a fraction above 1.
     """
     if isinstance(value, int):
         if value < 0:
@@ -36,10 +36,10 @@ def steps(value: int | float, run_length: int) -> int:
 
 
 def resolve(config: C, run_length: int) -> C:
-    """A copy of a config dataclass in which every ``Steps`` field, at any depth of nested dataclasses, counts iterations.
+    """Return a copy of a config dataclass in which every ``Steps`` field, at any depth of nested dataclasses, counts iterations.
 
     Raises:
-        ValueError: for an impossible value (the message names the field), or a run of no iterations.
+        ValueError: a value is out of range (the message names the field), or the run has no iterations.
     """
     if run_length < 1:
         raise ValueError(f"a run of {run_length} iterations has no schedule; give --max-num-iterations 1 or more")

@@ -1,4 +1,4 @@
-"""Where this user's machine keeps what can be made again."""
+"""The user's cache folder."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def user_cache(name: str) -> Path:
-    """The folder `name` of this project in the user's cache (XDG_CACHE_HOME, else ~/.cache); not created here."""
+    """Return the folder `name` of this project in the user's cache (XDG_CACHE_HOME, else ~/.cache); not created here."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlmgs_ns" / name

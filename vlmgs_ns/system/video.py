@@ -12,16 +12,16 @@ from vlmgs_ns.system.atomic import replacing
 
 
 def write_mp4(path: Path, frames: Iterable[npt.NDArray[np.uint8]], width: int, height: int, fps: float) -> None:
-    """Encode frames [height, width, 3] as H.264, the whole file or none.
+    """Encode frames [height, width, 3] as H.264 and write the file atomically.
 
     Args:
         path: file to write; one that exists is replaced.
-        frames: taken one at a time, so that they may be rendered on the way.
-        width, height: even, as 4:2:0 colour asks for.
+        frames: consumed one at a time, so that they may be rendered on the way.
+        width, height: even, as 4:2:0 colour requires.
         fps: frames per second.
 
     Raises:
-        ValueError: for an odd size.
+        ValueError: the width or height is odd.
     """
     import imageio_ffmpeg
 

@@ -1,4 +1,4 @@
-"""The background worth completing: planks, rug, wall finishes, skirting, pictures, a window and a door.
+"""Decoration of the room: planks, rug, wall finishes, skirting, pictures, a window and a door.
 
 Walls are painted in metres: ``a`` runs along the wall from its middle, ``z`` is the height above the floor.
 """
@@ -60,7 +60,7 @@ class Decor:
 
     @property
     def phrases(self) -> list[str]:
-        """Words for what is visible of the room itself."""
+        """Phrases for the visible parts of the room itself."""
         finishes = [_FINISHES[wall.finish] for wall in self.walls]
         kinds = {h.kind for wall in self.walls for h in wall.hangings}
         pictures = ["framed picture", "poster on the wall"] if kinds & {"hills", "circles", "blocks"} else []

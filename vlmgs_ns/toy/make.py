@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SceneSettings:
-    """What is in the room and how it is photographed."""
+    """Contents of the room, and its photos."""
 
     seed: int = 0
     """Draws objects, colours, places, paint and cameras; 0 or more. The same seed gives the same bytes."""

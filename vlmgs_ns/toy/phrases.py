@@ -1,4 +1,4 @@
-"""What can be said about the embedded scenes, and of which things each phrase is true.
+"""Phrases for the embedded scenes, and the objects of which each is true.
 
 A thing is a set of facts (its noun, colour, material, form, place), and a phrase is words with the facts they claim: the phrase
 is true of every thing that has all of them. So "red ball" is true of a spotted red ball, and "red thing" of both.
@@ -47,7 +47,7 @@ SURFACES = {
     "door": ("door", "wooden door", "closed door"),
     "picture": ("framed picture", "poster on the wall", "picture on the wall", "painting"),
 }
-"""What the room itself shows → phrases for it."""
+"""Surface of the room itself → phrases for it."""
 
 _FORMS = {
     "ball": "round",
@@ -63,19 +63,19 @@ _SYNONYMS = {**{kind.noun: kind.synonym for kind in CATALOGUE}, "table": "desk"}
 
 @dataclass(frozen=True)
 class Phrase:
-    """Words and what they claim."""
+    """A text with the facts that it claims."""
 
     text: str
     facts: frozenset[str]
     """Every one of them must hold."""
 
     def is_true_of(self, facts: frozenset[str]) -> bool:
-        """Whether a thing with ``facts`` is what the phrase means."""
+        """Return whether the phrase is true of an object with ``facts``."""
         return self.facts <= facts
 
 
 def object_facts(thing: SceneObject) -> frozenset[str]:
-    """Everything that is true of an object of a scene."""
+    """Return all facts of an object of a scene."""
     facts = {thing.noun, thing.colour, PLACES[thing.place], ADJECTIVES[thing.texture] or "plain"}
     if thing.parts[0].material.gloss:
         facts.add("shiny")
@@ -87,7 +87,7 @@ def object_facts(thing: SceneObject) -> frozenset[str]:
 
 
 def object_phrases(thing: SceneObject) -> tuple[Phrase, ...]:
-    """Every wording for an object of a scene; the phrases of ``labels.json`` are among them."""
+    """Return every wording for an object of a scene; the phrases of ``labels.json`` are among them."""
     facts = object_facts(thing)
     adjectives = [(word, name) for name, words in MATERIALS.items() if name in facts for word in words]
     if thing.noun == "table":
@@ -112,5 +112,5 @@ def object_phrases(thing: SceneObject) -> tuple[Phrase, ...]:
 
 
 def surface_phrases(name: str) -> tuple[Phrase, ...]:
-    """Every wording for a part of the room itself, one of ``SURFACES``."""
+    """Return every wording for a part of the room itself, one of ``SURFACES``."""
     return tuple(Phrase(text, frozenset((name,))) for text in SURFACES[name])

@@ -33,7 +33,7 @@ class Points:
     point: Array
     """Point of each observation, [M] int."""
     pixel: Array
-    """Where the view sees it: column and row, pixel centres at half integers, [M, 2]."""
+    """Column and row at which the view sees it, pixel centres at half integers, [M, 2]."""
 
 
 def sample_points(rng: np.random.Generator, lens: Pinhole, views: list[Viewpoint], photos: list[Photo], count: int) -> Points:
@@ -97,7 +97,7 @@ def project(lens: Pinhole, view: Viewpoint, p: Array) -> tuple[Array, Array]:
 
 
 def _observe(lens: Pinhole, view: Viewpoint, photo: Photo, p: Array) -> tuple[Array, Array]:
-    """Which points [3, Q] a view sees, [S] int, and at which pixels, [S, 2]."""
+    """Return the indices [S] int of the points [3, Q] that a view sees, and their pixels [S, 2]."""
     pixel, depth = project(lens, view, p)
     column, row = np.floor(pixel).T
     framed = np.flatnonzero((depth > 0.05) & (column >= 0) & (row >= 0) & (column < lens.width) & (row < lens.height))

@@ -19,7 +19,7 @@ _GLOW = 1.15
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """What one view sees."""
+    """Colour, object ids and depth of one view."""
 
     rgb: Array
     """sRGB, antialiased, [H, W, 3] uint8."""

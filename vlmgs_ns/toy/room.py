@@ -1,4 +1,4 @@
-"""What stands in the room: parts, objects, and the dataclass of a whole scene.
+"""Objects of the room: parts, objects, and the dataclass of a whole scene.
 
 World frame: metres, z up, the origin in the middle of the floor.
 """

@@ -29,7 +29,7 @@ _SCOUT_PIXELS = 4
 
 @dataclass(frozen=True)
 class SceneSummary:
-    """What was written."""
+    """Summary of a written scene."""
 
     path: Path
     seed: int
@@ -73,7 +73,7 @@ def write_scene(
         views: photos in all, held-out ones included.
         width, height: photo size in pixels, ≥ 16 each.
         supersample: colour samples per pixel and axis.
-        held_out: photos kept from training, taken from heights no training photo has. With 0 there is no split,
+        held_out: photos kept from training, taken from heights of their own. With 0 there is no split,
             and nerfstudio's own fraction applies.
         points: most seed points to write.
         depth: also write depth maps.
@@ -107,7 +107,7 @@ def write_scene(
 
 
 def plan_scene(seed: int, views: int, held_out: int) -> tuple[Room, list[Viewpoint]]:
-    """Room and cameras of a seed: the first draw in which no object hides from the cameras, or the best of a dozen."""
+    """Return room and cameras of a seed: the first draw in which enough cameras see every object, or the best of a dozen."""
     lens = Pinhole.wide(*_SCOUT)
     draws: list[tuple[int, Room, list[Viewpoint]]] = []
     for attempt in range(_ATTEMPTS):

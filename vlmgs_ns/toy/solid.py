@@ -1,4 +1,4 @@
-"""What every solid can do, and the interval arithmetic that their ray tests share.
+"""Interface of a solid, and the interval arithmetic that ray tests share.
 
 Vectors are stored component first, ``[3, N]``, so that every operation below runs over contiguous memory. Each solid
 sits at the origin of its own frame (metres, z up). Besides the ray test a solid has *charts*: its surface is cut into

@@ -44,7 +44,7 @@ def encode(light: Array) -> Array:
 
 @dataclass(frozen=True)
 class Material:
-    """How a surface is painted: a base colour, a second colour and the pattern that mixes them."""
+    """Paint of a surface: a base colour, a second colour and the pattern that mixes them."""
 
     colour: str
     """Hex code of the base colour."""
@@ -105,7 +105,7 @@ def _flat(material: Material, shape: Shape, face: int, u: Array, v: Array) -> Ar
 
 
 def _repeats(length: float, period: float) -> int:
-    """Whole repeats that fit best, so that a pattern closes on itself around a solid."""
+    """Return the number of whole repeats that fits best, so that a pattern closes on itself around a solid."""
     return max(1, round(length / period))
 
 

@@ -1,4 +1,4 @@
-"""Where the photos are taken from, and the pinhole camera that takes them.
+"""Viewpoints of the photos, and their pinhole camera.
 
 Cameras are OpenCV cameras inside this package: x right, y down, z forward; pixel centres lie at half integers.
 """

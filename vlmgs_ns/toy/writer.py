@@ -1,4 +1,4 @@
-"""Puts a rendered scene into files: photos, masks, transforms.json, labels.json, seed points and the COLMAP model."""
+"""Writes the files of a rendered scene: photos, masks, transforms.json, labels.json, seed points and the COLMAP model."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who looks at the renders: no model, a local one, or a server."""
+"""Backends that answer guidance questions: residuals without a model, a local model, or a server."""

@@ -1,4 +1,4 @@
-"""Which backend answers: the one that was asked for, or the best that this machine can run."""
+"""Choice of the guidance backend: the configured one, or the best that this machine can run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vlmgs_ns.system.errors import InputError
 
 @dataclass
 class BackendSettings:
-    """Who looks at the renders, and how. Nothing leaves this machine unless ``backend`` is "openai" or ``download`` is True."""
+    """Guidance backend and options. Nothing leaves this machine unless ``backend`` is "openai" or ``download`` is True."""
 
     backend: Literal["auto", "residual", "transformers", "openai"] = "auto"
     """residual: no model, regions from what training knows; transformers: a model on this machine; openai: a server that speaks
@@ -51,15 +51,15 @@ class BackendSettings:
     timeout: float = 60.0
     """openai: seconds to wait for a reply"""
     retries: int = 3
-    """openai: how often a request is repeated after a busy or broken server"""
+    """openai: how often a request is repeated after an error of the server (HTTP 429, 5xx) or a dropped connection"""
     parallel: int = 5
     """openai: requests in flight at a time"""
     coordinates: Literal["auto", "thousandths", "pixels"] = "auto"
-    """transformers, openai: what the numbers in replies count; auto: pixels for Qwen2.5-VL, thousandths for all others"""
+    """transformers, openai: unit of the coordinates in replies; auto: pixels for Qwen2.5-VL, thousandths for all others"""
 
 
 def make_backend(settings: BackendSettings) -> tuple[Backend, str]:
-    """The backend for ``settings``, and a sentence for the user that says which it is and why.
+    """Return the backend for ``settings`` and a sentence for the user that names it and the reason.
 
     Loads no model and uses no network; the backend's ``check`` has not been called.
 
@@ -68,11 +68,11 @@ def make_backend(settings: BackendSettings) -> tuple[Backend, str]:
     """
     _check(settings)
     if settings.backend == "openai":
-        return _openai(settings), f"Guidance: renders are sent to {settings.base_url}, as asked for"
+        return _openai(settings), f"Guidance: renders are sent to {settings.base_url}, as configured"
     if settings.backend == "transformers":
-        return _transformers(settings), f"Guidance: {settings.model} on {resolve_device(settings.device)}, as asked for"
+        return _transformers(settings), f"Guidance: {settings.model} on {resolve_device(settings.device)}, as configured"
     if settings.backend == "residual":
-        return _residual(), "Guidance: residual, without a model, as asked for"
+        return _residual(), "Guidance: residual, without a model, as configured"
     device = resolve_device(settings.device)
     if not device.startswith("cuda"):
         # Billions of multiplications per token would compete with training for the cores.
@@ -92,7 +92,7 @@ def _check(settings: BackendSettings) -> None:
     if settings.retries < 0:
         raise InputError(f"{_flag('retries')} {settings.retries}: is negative; give 0 or more")
     if not (settings.timeout > 0 and math.isfinite(settings.timeout)):
-        raise InputError(f"{_flag('timeout')} {settings.timeout}: is no time to wait; give a positive number of seconds")
+        raise InputError(f"{_flag('timeout')} {settings.timeout}: is not a positive number of seconds; give one, such as 60")
 
 
 def _flag(name: str) -> str:

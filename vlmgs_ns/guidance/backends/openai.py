@@ -1,7 +1,7 @@
 """A vision-language model behind any OpenAI-compatible server: vLLM, Ollama, llama.cpp, or a hosted one.
 
-A server that is slow, full, broken or not there costs an answer with its reason, never an exception. The key goes into a header
-of the request and nowhere else.
+A server that is slow, overloaded, broken or out of reach yields an answer that holds the reason, never an exception. The key is
+sent in a header of the request and stored nowhere.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ MAX_WAIT = 30.0
 FIRST_WAIT = 0.5
 """Pause before the first repetition, in seconds; doubled for each one after it."""
 JPEG = {"quality": 95, "subsampling": 0}
-"""How pictures are sent: no model sees a difference to PNG, which takes 50 times as long to write, time that training lacks."""
+"""Encoding of the pictures sent: models see no difference to PNG, which takes 50 times as long to write."""
 SHORTEST_KEY = 8
-"""Characters of a key that is a secret."""
+"""Least number of characters of a secret key; shorter ones are placeholders."""
 
 
 class _Failure(Exception):
-    """Why a request has no reply, in words for a user."""
+    """The reason why a request has no reply, as a message for the user."""
 
     def __init__(self, reason: str, again: bool = False, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -65,8 +65,8 @@ class OpenAIBackend:
     """Asks a server for chat completions, one request per question, several at a time.
 
     An answer's details: ``attempts`` (requests sent), ``status`` (HTTP status of the last), ``seen_size`` ([width, height] of the
-    first picture as it was sent, in pixels: what the numbers count where ``coordinates`` is "pixels"), and where the server tells
-    them ``completion_tokens`` and ``finish_reason`` ("length": cut off at ``max_tokens``).
+    first picture as it was sent, in pixels: the unit of the reply where ``coordinates`` is "pixels"), and if the server
+    reports them ``completion_tokens`` and ``finish_reason`` ("length": cut off at ``max_tokens``).
 
     Args:
         base_url: e.g. ``http://127.0.0.1:8000/v1`` (vLLM), ``http://127.0.0.1:11434/v1`` (Ollama). Redirects are not followed.
@@ -77,8 +77,8 @@ class OpenAIBackend:
         parallel: requests in flight at a time.
         max_tokens: longest reply.
         max_image_size: pictures are sent as JPEG with at most this many pixels at their longer side.
-        coordinates: what the numbers of a reply count; "auto": from the model's name.
-        schema: JSON schema of a reply, sent as ``response_format``. A server that refuses it is asked without, from then on.
+        coordinates: unit of the coordinates in a reply; "auto": from the model's name.
+        schema: JSON schema of a reply, sent as ``response_format``. After a server refuses it, requests go without it.
         sleep: called with seconds before a request is repeated.
     """
 
@@ -135,7 +135,7 @@ class OpenAIBackend:
         elif names and not {self.model, f"{self.model}:latest", f"models/{self.model}"} & set(names):
             shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
             raise InputError(
-                f"{self.model}: the server at {self.base_url} has no such model but {shown}; "
+                f"{self.model}: the server at {self.base_url} does not have this model, only {shown}; "
                 "choose one of them with --pipeline.model.guidance.server-model"
             )
 
@@ -171,10 +171,10 @@ class OpenAIBackend:
         return answers
 
     def release(self) -> None:
-        """Nothing is held between two rounds: connections are closed with each question."""
+        """Do nothing: connections are closed with each question."""
 
     def _settle(self, model: str) -> None:
-        """Take a model, and name and fingerprint with it."""
+        """Set the model, and the name and fingerprint that depend on it."""
         self.model = model
         fault = _fault_of(self.base_url)
         # A faulty address may have a password in it.
@@ -197,7 +197,7 @@ class OpenAIBackend:
         return Answer(text, error, time.monotonic() - start, details)
 
     def _reply(self, question: Question, details: dict[str, Any]) -> str:
-        """The text of the reply, after as many requests as it takes."""
+        """Return the text of the reply, repeating the request where that may help."""
         if fault := _fault_of(self.base_url):
             raise _Failure(fault)
         pictures = [shrink(picture, self.max_image_size, SQUARE[self.coordinates]) for picture in question.pictures]
@@ -250,16 +250,16 @@ class OpenAIBackend:
             payload["response_format"] = {"type": "json_schema", "json_schema": schema}
         return payload
 
-    def _pause(self, failures: int, asked: float | None) -> float:
-        """Seconds before the next request: what the server asks for, or doubling with jitter; bounded."""
-        if asked is not None:
-            return min(asked, MAX_WAIT)
+    def _pause(self, failures: int, retry_after: float | None) -> float:
+        """Return the seconds before the next request: the server's Retry-After, or doubling with jitter; bounded."""
+        if retry_after is not None:
+            return min(retry_after, MAX_WAIT)
         return min(FIRST_WAIT * 2 ** (failures - 1) * self._random.uniform(0.5, 1.5), MAX_WAIT)
 
     def _key(self) -> str:
         key = os.environ.get(self.key_variable, "").strip() if self.key_variable else ""
         if not (key.isascii() and key.isprintable()):
-            raise _Failure(f"the environment variable {self.key_variable} holds characters that no key has; set it anew")
+            raise _Failure(f"the environment variable {self.key_variable} holds characters that a header cannot; set it again")
         return key
 
     def _key_hint(self) -> str:
@@ -267,7 +267,7 @@ class OpenAIBackend:
         return f"the key is read from the environment variable {self.key_variable}, which {state}"
 
     def _redacted(self, text: str) -> str:
-        """Without the key. Shorter ones are placeholders like "EMPTY", and would be found in ordinary text."""
+        """Return the text without the key. Short keys are placeholders like "EMPTY", which ordinary text may contain."""
         key = os.environ.get(self.key_variable, "").strip()
         return text.replace(key, "***") if len(key) >= SHORTEST_KEY else text
 
@@ -275,12 +275,12 @@ class OpenAIBackend:
         import requests
 
         session = requests.Session()
-        # A server on this machine is never asked through a proxy.
+        # A server on this machine is never reached through a proxy.
         session.trust_env = not _is_this_machine(urlsplit(self.base_url).hostname or "")
         return session
 
     def _send(self, session: requests.Session, method: str, path: str, payload: dict[str, Any] | None = None) -> _Response:
-        """One request and its whole response, whatever its status.
+        """Send one request and return its whole response, whatever its status.
 
         Raises:
             _Failure: no connection, a dropped one, a timeout, or a response that is too large.
@@ -318,8 +318,8 @@ class OpenAIBackend:
                         raise _Failure(f"no complete reply within {self.timeout:g} s")
                 headers = response.headers
                 # A server may repeat the key; it goes no further, neither whole nor cut short by an excerpt.
-                said = bytes(body).replace(key.encode(), b"***") if len(key) >= SHORTEST_KEY else bytes(body)
-                return _Response(response.status_code, headers.get("Retry-After"), headers.get("Location"), said)
+                content = bytes(body).replace(key.encode(), b"***") if len(key) >= SHORTEST_KEY else bytes(body)
+                return _Response(response.status_code, headers.get("Retry-After"), headers.get("Location"), content)
         except requests.exceptions.SSLError as error:
             raise _Failure(f"no safe connection: {_cause(error)}") from None
         except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
@@ -330,7 +330,7 @@ class OpenAIBackend:
             raise _Failure(f"the connection was dropped: {_cause(error)}", again=True) from None
 
     def _models(self) -> list[str]:
-        """Names of the server's models; none where it has no list that we can read."""
+        """Return the names of the server's models; none where it does not provide a readable list."""
         with self._session() as session:
             response = self._send(session, "GET", "/models")
         if response.status == 404:
@@ -347,7 +347,7 @@ class OpenAIBackend:
 
 
 def _fault_of(base_url: str) -> str | None:
-    """What is wrong with an address, without repeating what may be a password; None: nothing."""
+    """Return the fault of an address, without repeating a possible password; None where it is valid."""
     fix = "give --pipeline.model.guidance.base-url like http://127.0.0.1:8000/v1"
     try:
         parts = urlsplit(base_url)
@@ -369,7 +369,7 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _raise_for(response: _Response, key_hint: str) -> None:
-    """Say what a status other than 200 means.
+    """Raise for a status other than 200, with its meaning.
 
     Raises:
         _Failure: for every other status.
@@ -384,16 +384,16 @@ def _raise_for(response: _Response, key_hint: str) -> None:
         target = urlsplit(response.location or "")
         where = f"{target.scheme}://{target.hostname}" if target.hostname else "another path"
         raise _Failure(f"HTTP {status}: redirected to {where}, which is not followed; give the address itself")
-    said = _excerpt(response.body)
+    excerpt = _excerpt(response.body)
     if status == 404:
-        raise _Failure(f"HTTP 404: no such model, or the address lacks its /v1: {said}")
+        raise _Failure(f"HTTP 404: the model does not exist, or the address lacks its /v1: {excerpt}")
     if status == 429 or status >= 500:
-        raise _Failure(f"HTTP {status}: {said}", again=True, wait=_seconds(response.retry_after))
-    raise _Failure(f"HTTP {status}: {said}")
+        raise _Failure(f"HTTP {status}: {excerpt}", again=True, wait=_seconds(response.retry_after))
+    raise _Failure(f"HTTP {status}: {excerpt}")
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """A Retry-After header, which is a number of seconds or a date; None where it is neither."""
+    """Return the seconds of a Retry-After header, a number or a date; None where it is neither."""
     if not retry_after:
         return None
     if retry_after.strip().isdecimal():
@@ -405,7 +405,7 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def _text_of(body: bytes, details: dict[str, Any]) -> str:
-    """The reply in a response; finish_reason and completion_tokens go to ``details``.
+    """Return the reply in a response; finish_reason and completion_tokens go to ``details``.
 
     Raises:
         _Failure: not a chat completion, or one without text.
@@ -433,14 +433,14 @@ def _text_of(body: bytes, details: dict[str, Any]) -> str:
 
 
 def _excerpt(body: bytes) -> str:
-    """The start of what a server said, on one line and without control characters."""
+    """Return the start of a response, on one line and without control characters."""
     text = body[:2000].decode("utf-8", "replace")
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return line[:200] + "…" if len(line) > 200 else line or "(nothing)"
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason of a connection that failed, e.g. "Connection refused"."""
+    """Return the innermost cause of a failed connection, e.g. "Connection refused"."""
     while True:
         parts = (getattr(error, "reason", None), *error.args, error.__cause__)
         inner = next((part for part in parts if isinstance(part, BaseException)), None)
@@ -450,7 +450,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _data_url(picture: NDArray[np.uint8]) -> str:
-    """[H, W, 3] as a JPEG that blurs no edges, by which boxes are judged."""
+    """Encode a picture [H, W, 3] as JPEG without chroma subsampling, which would blur edges."""
     from PIL import Image
 
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What a model sees of a picture, and what the numbers in its replies count."""
+"""Size of a picture as a model sees it, and the unit of the coordinates in its replies."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from vlmgs_ns.guidance.question import Coordinates
 
 SQUARE = {"pixels": 28, "thousandths": 1}
-"""Pixels, by what a model's numbers count: Qwen2.5-VL resizes its pictures to multiples of 28. Given such a picture, it sees what
-it was given, and its numbers count what we think. For the others the exact size does not matter."""
+"""Multiple of pixels for both sides, by the unit of a model's coordinates. Qwen2.5-VL resizes pictures to multiples of 28 and
+answers in pixels of the resized picture, so it gets pictures of such sizes. For the others the exact size does not matter."""
 
 
 def seen_size(width: int, height: int, max_size: int, multiple: int = 1) -> tuple[int, int]:
-    """Width and height in pixels of what `shrink` makes of a picture."""
+    """Return width and height in pixels of a picture after `shrink`."""
     scale = min(1.0, max_size / max(width, height))
     new_width, new_height = (max(multiple, round(side * scale) // multiple * multiple) for side in (width, height))
     return new_width, new_height
@@ -24,7 +24,7 @@ def shrink(
     max_size: int,
     multiple: int = 1,
 ) -> NDArray[np.uint8]:
-    """The picture with its longer side at most ``max_size`` pixels, in the same proportions; never enlarged.
+    """Scale a picture down, in proportion, to at most ``max_size`` pixels on its longer side; never up.
 
     Args:
         multiple: both sides become multiples of it, rounded down; a side that is shorter than it becomes as long.
@@ -33,7 +33,7 @@ def shrink(
         [H', W', 3]; the picture itself where nothing changes.
 
     Raises:
-        ValueError: no picture of that shape and type, or an empty one.
+        ValueError: the array is empty, or its shape or type is not that of a picture.
     """
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or picture.size == 0:
         raise ValueError(f"a picture of shape {picture.shape} and type {picture.dtype}: give uint8 of shape [H, W, 3]")
@@ -47,7 +47,7 @@ def shrink(
 
 
 def coordinates_of(model: str) -> Coordinates:
-    """What a model's numbers count, from its ``model_type`` or its name.
+    """Return the unit of a model's coordinates, from its ``model_type`` or its name.
 
     Qwen2.5-VL answers in pixels of the picture as it saw it; Qwen2-VL and Qwen3-VL, like most others, in thousandths.
     """

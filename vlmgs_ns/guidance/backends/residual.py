@@ -1,8 +1,8 @@
 """Regions without a model, from what training measures anyway: photos, earlier renders, depth, coverage and disagreement.
 
-It is what answers where no vision-language model can be had, and the bar that a model has to clear. Each phase is a map of
-evidence over the picture, large where the phase's question is answered by yes; its parts become boxes. Where nothing stands out
-the reply is the empty list, except that a subject without depth is taken to be where the scene's centre projects.
+The backend where no vision-language model is available, and the baseline for one. Each phase computes a map of evidence over the
+picture, large where the answer to the phase's question is yes; its connected parts become boxes. Where nothing stands out the
+reply is the empty list, except that a subject without depth is assumed where the scene's centre projects.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ BLUR = 0.02
 MIN_AREA = 0.002
 """Smallest part that becomes a box, as a fraction of the picture."""
 SPLITS = 8
-"""How often the threshold is raised inside a part whose box is too large."""
+"""Number of times that the threshold is raised inside a part whose box is too large."""
 MIN_DETAIL = 0.01
-"""Gain in local detail (RMS gradient, colour per pixel) that is no noise."""
+"""Least gain in local detail (RMS gradient, colour per pixel) above noise."""
 MIN_DIFFERENCE = 0.05
-"""Excess of disagreement or error over the picture's median that is no noise."""
+"""Least excess of disagreement or error over the picture's median above noise."""
 DEVIATIONS = 3.0
 """The same in robust standard deviations of the map."""
 COVERED = 0.5
@@ -48,7 +48,7 @@ NEARER = 0.06
 WIDEST = 0.75
 """Widest subject, as a fraction of the picture's width."""
 CENTRED = 0.6
-"""Width and height, as fractions of the picture's, of the box where depth tells no subject."""
+"""Width and height, as fractions of the picture's, of the box where depth shows no subject."""
 REACH = 0.25
 """Distance, as a fraction of the picture's sides, over which a part away from the scene's centre counts less."""
 FLOATER = math.log(2.0)
@@ -62,7 +62,7 @@ class ResidualBackend:
 
     An answer's details: ``evidence`` (maps used), ``ignored`` (maps of another size than the picture), ``limited`` (what
     `regions.limit` clipped, where it did), and per phase ``threshold``, ``found`` (boxes per label) or ``subject`` (how the
-    subject was found: "depth", or "centre" where depth tells none).
+    subject was found: "depth", or "centre" where depth shows none).
     """
 
     name = "residual"
@@ -71,14 +71,14 @@ class ResidualBackend:
     needs_evidence = True
 
     def check(self) -> None:
-        """Nothing can be missing."""
+        """Do nothing: this backend needs no model."""
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer per question: a JSON list in thousandths of the picture, or the reason why there is none."""
+        """Return one answer per question: a JSON list in thousandths of the picture, or the reason for a failure."""
         return [_answer(question) for question in questions]
 
     def release(self) -> None:
-        """Nothing is held."""
+        """Do nothing: this backend holds no model."""
 
 
 def _answer(question: Question) -> Answer:
@@ -109,7 +109,7 @@ class _View:
 
     def __init__(self, question: Question) -> None:
         if not question.pictures or question.pictures[0].ndim != 3 or 0 in question.pictures[0].shape:
-            raise ValueError("there is no picture to look at: give a render of shape [H, W, 3]")
+            raise ValueError("the question has no picture; give a render of shape [H, W, 3]")
         self.question = question
         self.render = question.pictures[0][..., :3] / 255.0  # [H, W, 3]
         self.shape = self.render.shape[:2]
@@ -147,7 +147,7 @@ class _View:
 
 
 def _detail(view: _View) -> tuple[list[Box], Details]:
-    """Where the render has gained detail since earlier, and the photo has more still: the geometric mean of gain and rest.
+    """Find where the render has gained detail and the photo has still more: the geometric mean of gain and rest.
 
     Without an earlier render the gain is all the detail there is; without a photo the gain alone counts.
     """
@@ -170,7 +170,7 @@ def _local_detail(view: _View, picture: Map) -> Map:
 
 
 def _background(view: _View) -> tuple[list[Box], Details]:
-    """One box around the main subject: what stands, in its rows of the picture, before the depth to its left and right.
+    """Return one box around the main subject: what stands, in its rows of the picture, before the depth to its left and right.
 
     A floor or a wall that recedes does not stand out, however near it is. Of the parts that do, the largest counts, the less the
     farther it is from where the scene's centre projects.
@@ -191,8 +191,8 @@ def _background(view: _View) -> tuple[list[Box], Details]:
 
 
 def _novel(view: _View) -> tuple[list[Box], Details]:
-    """Where neighbouring photos disagree more than elsewhere ("inconsistent"), where nothing is ("hole"), and what is small, less
-    than half as far as all around it and not confirmed by the photos ("floater"); in turns, the strongest of each first.
+    """Find places where neighbouring photos disagree ("inconsistent"), empty places ("hole"), and small parts less than half as
+    far as all around them and not confirmed by the photos ("floater"); in turns, the strongest of each first.
     """
     found: dict[str, list[Box]] = {"floater": [], "hole": [], "inconsistent": []}
     confirmed = np.zeros(view.shape, bool)
@@ -222,16 +222,16 @@ def _novel(view: _View) -> tuple[list[Box], Details]:
 
 
 def _compare(view: _View) -> tuple[list[Box], Details]:
-    """Where render and photo differ most: the windows of largest error, one after the other, trimmed to what is wrong in them."""
+    """Find where render and photo differ most: the windows of largest error, one after the other, trimmed to the error."""
     photo = view.get("photo")
     if photo is None:
-        raise ValueError("there is no photo of the render's size to compare with")
+        raise ValueError("the photo is missing or of another size than the render; give one of the render's size")
     error = view.blur(np.abs(view.render - photo).mean(axis=2))
     excess: Map = np.maximum(error - np.median(error), 0)
     excess[excess < MIN_DIFFERENCE] = 0
     (H, W), limits = view.shape, LIMITS["compare"]
     h, w = (max(1, math.floor(side * math.sqrt(limits.max_area))) for side in (H, W))
-    halo = math.ceil(2 * view.sigma)  # what the blur has spread around a box is no other error
+    halo = math.ceil(2 * view.sigma)  # error that the blur has spread around a box does not count again
     boxes: list[Box] = []
     while len(boxes) < limits.max_boxes:
         taken = _window_sums(mask(boxes, W, H).astype(float), h, w) > 0

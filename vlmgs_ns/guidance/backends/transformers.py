@@ -55,7 +55,7 @@ class TransformersBackend:
         batch_size: questions at a time; halved, for good, where CUDA has no memory for so many.
         quantization: weights in 4 or 8 bits; needs CUDA and bitsandbytes.
         download: fetch the model from the hub if it is not here. Otherwise the network is never used.
-        coordinates: what the numbers of a reply count; "auto": from the model's configuration.
+        coordinates: unit of the coordinates in a reply; "auto": from the model's configuration.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class TransformersBackend:
                 return [Answer(None, f"{self.model} could not be loaded: {_describe(error)}") for _ in questions]
             answers: list[Answer] = []
             while len(answers) < len(questions):
-                # Read anew each time: a lack of memory makes it smaller.
+                # Read again each time: a lack of memory makes it smaller.
                 answers += self._answer(questions[len(answers) : len(answers) + self.batch_size])
             return answers
 
@@ -199,7 +199,7 @@ class TransformersBackend:
         self._loaded = _Loaded(model, processor)
 
     def _quantized(self) -> dict[str, Any]:
-        """What loads the weights in fewer bits."""
+        """Return the arguments that load the weights in fewer bits."""
         if self.quantization == "none":
             return {}
         import torch
@@ -213,7 +213,7 @@ class TransformersBackend:
         return {"quantization_config": config, "device_map": {"": self.device}}
 
     def _generate(self, questions: Sequence[Question]) -> list[tuple[str, dict[str, Any]]]:
-        """Reply and details for each question of a batch."""
+        """Return the reply and details for each question of a batch."""
         import torch
         from PIL import Image
 
@@ -262,7 +262,7 @@ def resolve_device(device: str) -> str:
 
 
 def find_folder(model: str) -> Path | None:
-    """Where a model's files lie, a folder or the snapshot in the hub's cache; None: nowhere. Never uses the network."""
+    """Return the folder of a model's files, given or in the hub's cache; None where there is none. Never uses the network."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
@@ -270,19 +270,19 @@ def find_folder(model: str) -> Path | None:
 
     try:
         config = try_to_load_from_cache(model, "config.json")
-    except ValueError:  # a path that is no folder, or not a name the hub could have
+    except ValueError:  # neither a folder nor a valid name on the hub
         return None
     return Path(config).parent if isinstance(config, str) else None
 
 
 def missing_weights(model: str) -> str | None:
-    """What keeps a model from being loaded without the network, and what to do; None: it is all here."""
+    """Return the reason why a model cannot be loaded without the network, with the fix; None where it can."""
     folder = find_folder(model)
     if folder is None:
         from huggingface_hub import constants
 
         return (
-            f"{model}: no such folder, and the hub's cache {constants.HF_HUB_CACHE} does not have it; "
+            f"{model}: is neither a folder nor in the hub's cache {constants.HF_HUB_CACHE}; "
             f"download a model with: hf download {DEFAULT_MODEL} (--pipeline.model.guidance.download True does it in training)"
         )
     if not (folder / "config.json").is_file():
@@ -292,7 +292,7 @@ def missing_weights(model: str) -> str | None:
         try:
             needed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError):
-            return f"{model}: {index} cannot be read; download the model anew"
+            return f"{model}: {index} cannot be read; download the model again"
         if absent := sorted(name for name in needed if not (folder / str(name)).is_file()):
             return f"{model}: {folder} lacks {len(absent)} of {len(needed)} files of weights, e.g. {absent[0]}; download the rest"
     elif not (folder / "model.safetensors").is_file():
