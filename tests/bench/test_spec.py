@@ -77,7 +77,8 @@ def test_a_scene_overrides_what_is_common(tmp_path: Path) -> None:
         ("seed", [1], ["seed is not known", "Did you mean seeds?"]),
         ("seeds", None, ["seeds is missing"]),
         ("seeds", [1, 1], ["seeds is [1, 1]", "1 is there twice"]),
-        ("seeds", [], ["seeds is []", "must be a list with something in it"]),
+        ("seeds", [], ["seeds is []", "must have something in it"]),
+        ("seeds", 3, ["seeds is 3", "must be a list"]),
         ("seeds", [-1], ["seeds[0] is -1", "0 or more"]),
         ("seeds", [True], ["seeds[0] is True", "whole number"]),
         ("iterations", 0, ["iterations is 0", "1 or more"]),
@@ -87,7 +88,7 @@ def test_a_scene_overrides_what_is_common(tmp_path: Path) -> None:
         ("thresholds", {"relevancy": 2}, ["thresholds.relevancy is 2", "from 0 to 1"]),
         ("thresholds", {"relevance": 0.5}, ["thresholds.relevance is not known", "Did you mean relevancy?"]),
         ("scenes", {}, ["scenes is {}", "must have something"]),
-        ("scenes", {1: {"path": "x"}}, ["its key 1 is no text", "quotes"]),
+        ("scenes", {1: {"path": "x"}}, ["scenes: its key 1 must be text", "quotes"]),
         ("scenes/a,b", {"path": "x"}, ["'a,b' has a comma"]),
         ("scenes/fox/toy", {}, ["scenes.fox is", "either a path or toy settings"]),
         ("scenes/fox/dataparser", "colmpa", ["scenes.fox.dataparser is 'colmpa'", "Did you mean colmap?"]),
@@ -111,12 +112,12 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, path: str, value: 
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("seeds: [1\n", "is no YAML"),
+        ("seeds: [1\n", "is not YAML"),
         ("a: 1\na: 2\n", "'a' is there twice"),
-        ("a: !!python/object/apply:os.system [echo]\n", "is no YAML"),
+        ("a: !!python/object/apply:os.system [echo]\n", "is not YAML"),
         ("- 1\n", "must be a mapping"),
         ("", "must be a mapping"),
-        ("[" * 3000, "is no YAML"),
+        ("[" * 3000, "is not YAML"),
     ],
 )
 def test_what_is_no_plain_data_is_refused(tmp_path: Path, text: str, part: str) -> None:

@@ -8,8 +8,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from vlmgs_ns.bench.place import nearest
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.strict import nearest
 
 
 def configure(settings: Mapping[str, Any], data: Path, folder: Path) -> Any:

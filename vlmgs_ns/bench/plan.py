@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from vlmgs_ns.bench.code import code_version
 from vlmgs_ns.bench.fingerprint import Fingerprints, size
-from vlmgs_ns.bench.place import nearest
 from vlmgs_ns.bench.spec import MethodSpec, SceneSpec, Spec, Thresholds, Toy
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar
+from vlmgs_ns.system.strict import nearest
 
 LARGE = 1_000_000_000
 """Bytes of a scene from which reading it all is shown."""
@@ -105,7 +105,7 @@ def _settings(
     spec: Spec, scene: SceneSpec, method: MethodSpec, start: str, seed: int, data: str, labels: str | None
 ) -> dict[str, Any]:
     """What decides a run's figures; names, paths and descriptions do not."""
-    words = {"protocols": sorted(scene.protocols), "thresholds": asdict(spec.thresholds)} if scene.protocols else None
+    words = {"protocols": sorted(scene.protocols), "thresholds": spec.thresholds.model_dump()} if scene.protocols else None
     return {
         "base": method.base,
         "overrides": {**method.overrides, **scene.overrides},
@@ -133,7 +133,7 @@ def _data(name: str, scene: SceneSpec, root: Path, out: Path, fingerprints: Fing
     """Folder and digest of a scene's data, and what is wrong with it."""
     if scene.toy is not None:
         # Its settings and the code decide every byte of it.
-        digest = f"toy {json.dumps(asdict(scene.toy), sort_keys=True)}"
+        digest = f"toy {json.dumps(scene.toy.model_dump(), sort_keys=True)}"
         return toy_folder(scene.toy, out), digest, ""
     assert scene.path is not None
     folder = root / scene.path

@@ -137,7 +137,7 @@ def make_toy(toy: Toy, folder: Path) -> None:
     if is_scene(folder):
         return
     try:
-        write_scene(folder, **vars(toy))
+        write_scene(folder, **toy.model_dump())
     except ValueError as error:
         if not is_scene(folder):
             raise InputError(str(error)) from None

@@ -1,248 +1,204 @@
-"""What a benchmark consists of, as a YAML file says it: scenes, methods with overrides, seeds, and what is measured.
-
-Plain data, read with a safe loader. A key that is not known is an error that names the nearest one, never passed over.
-"""
+"""What a benchmark consists of, as a YAML file says it: scenes, methods with overrides, seeds, and what is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
-from vlmgs_ns.bench.place import Place
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-BASES = ("vlm-fastgs", "vlm-fastgs-big", "vlm-fastgs-lite", "fastgs")
-"""Methods of ns-train that a method of a benchmark builds on."""
-DATAPARSERS = ("auto", "nerfstudio", "colmap")
-LABELS = ("toy", "lerf", "lerf-ovs", "3d-ovs")
-PROTOCOLS = ("A", "B", "C")
-POINTS = "points"
+from vlmgs_ns.system.strict import StrictModel, Text, fault, read_yaml
+
+Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class Published:
+def _unique(values: tuple[Item, ...]) -> tuple[Item, ...]:
+    for value in values:
+        if values.count(value) > 1:
+            raise fault(f"{value!r} is there twice", "Keep one of them.")
+    return values
+
+
+def _start(value: Any) -> str:
+    if value == "points":
+        return "points"
+    number = value["random"] if isinstance(value, dict) and list(value) == ["random"] else None
+    if type(number) is not int or number < 1:
+        raise fault("a start is points, the scene's own, or a number of random ones", "Write points, or {random: 100}.")
+    return f"random {number}"
+
+
+def _name(name: str) -> str:
+    if set(name) & set(",=/\\\n"):
+        raise fault("has a comma, an equals sign or a slash", "Choose another name.")
+    return name
+
+
+def _share(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise fault("must be a number from 0 to 1")
+    return value
+
+
+def _setting(value: Any) -> Any:
+    values = value if isinstance(value, list) else [value]
+    if not all(entry is None or isinstance(entry, (bool, int, float, str)) for entry in values):
+        raise fault("a setting is text, a number, true, false, null, or a list of these", "Write out.its.path: value.")
+    return value
+
+
+Whole = Annotated[int, Field(strict=True, ge=0)]
+Positive = Annotated[int, Field(strict=True, ge=1)]
+Share = Annotated[float, Field(strict=True), AfterValidator(_share)]
+Name = Annotated[Text, AfterValidator(_name)]
+Starts = Annotated[tuple[Annotated[str, BeforeValidator(_start)], ...], Field(min_length=1), AfterValidator(_unique)]
+"""Points to start from: ``points``, the scene's own, or ``random N``."""
+Protocols = Annotated[tuple[Literal["A", "B", "C"], ...], AfterValidator(_unique)]
+Overrides = Annotated[
+    dict[Text, Annotated[Any, BeforeValidator(_setting)]],
+    AfterValidator(lambda settings: {path.replace("-", "_"): value for path, value in settings.items()}),
+]
+"""Dotted paths below the trainer's config to plain values. Whether there is such a setting is for `configure` to check."""
+
+
+class Published(StrictModel):
     """Figures that others measured. They stand beside ours, never among them."""
 
-    what: str
-    figures: str
-    source: str
+    what: Text
+    figures: Text
+    source: Text
 
 
-@dataclass(frozen=True)
-class About:
-    """What a reader must know of the data before he compares figures."""
+class About(StrictModel):
+    """What a reader must know of the data before comparing figures."""
 
-    title: str
-    data: str
+    title: Text
+    data: Text
     """Where the data comes from."""
-    licence: str
+    licence: Text
     published: tuple[Published, ...] = ()
 
 
-@dataclass(frozen=True)
-class Toy:
+class Toy(StrictModel):
     """The embedded scene, as `vlmgs scene` writes it."""
 
-    seed: int = 0
-    views: int = 60
-    held_out: int = 12
-    width: int = 320
-    height: int = 240
-    points: int = 10_000
+    seed: Whole = 0
+    views: Whole = 60
+    held_out: Whole = 12
+    width: Whole = 320
+    height: Whole = 240
+    points: Whole = 10_000
 
 
-@dataclass(frozen=True)
-class Labels:
+class Labels(StrictModel):
     """Where a scene's labels are."""
 
-    format: str
-    """One of :data:`LABELS`."""
-    folder: str | None = None
+    format: Literal["toy", "lerf", "lerf-ovs", "3d-ovs"]
+    folder: Text | None = None
     """Below the data root; None: the scene's own folder."""
 
 
-@dataclass(frozen=True)
-class SceneSpec:
+class SceneSpec(StrictModel):
     """One scene."""
 
-    path: str | None = None
+    path: Text | None = None
     """Folder of the scene below the data root; None for an embedded one."""
     toy: Toy | None = None
-    dataparser: str = "auto"
+    dataparser: Literal["auto", "nerfstudio", "colmap"] = "auto"
     labels: Labels | None = None
-    protocols: tuple[str, ...] = ()
-    """Those of the benchmark, or the scene's own; none without labels."""
-    starts: tuple[str, ...] = (POINTS,)
-    resolution: int = 0
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    masks: str | None = None
+    protocols: Protocols = ()
+    """By default those of the benchmark, where the scene has labels."""
+    starts: Starts = ("points",)
+    """By default those of the benchmark."""
+    resolution: Whole = 0
+    """Longest side of a photo in pixels, 0: its own; by default that of the benchmark."""
+    overrides: Overrides = Field(default_factory=dict)
+    masks: Text | None = None
     """Folder of instance masks below the scene's, PNGs named as the photos, 0 where no object is: held-out PSNR over the
     background is measured too. An embedded scene brings its own."""
-    get: str = ""
+    get: Text = ""
     """Where to get the scene and where to put it."""
 
+    @field_validator("protocols")
+    @classmethod
+    def _labels_to_measure_by(cls, protocols: Protocols, info: ValidationInfo) -> Protocols:
+        if protocols and info.data.get("labels") is None and info.data.get("toy") is None:
+            raise fault("the scene has no labels to measure by", "Add labels: {format: …}.")
+        return protocols
 
-@dataclass(frozen=True)
-class MethodSpec:
-    """One method: a method of ns-train with overrides, dotted paths below the trainer's config to values."""
+    @model_validator(mode="after")
+    def _path_or_toy(self) -> SceneSpec:
+        if (self.path is None) == (self.toy is None):
+            raise fault("a scene has either a path or toy settings", "Write {path: FOLDER} or {toy: {seed: 0}}.")
+        return self
 
-    base: str
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+class MethodSpec(StrictModel):
+    """One method: a method of ns-train with overrides."""
+
+    base: Literal["vlm-fastgs", "vlm-fastgs-big", "vlm-fastgs-lite", "fastgs"]
+    overrides: Overrides = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Thresholds:
+class Thresholds(StrictModel):
     """Fixed for all scenes, never searched for."""
 
-    relevancy: float = 0.5
+    relevancy: Share = 0.5
     """B and C: from which a pixel or a Gaussian belongs to a phrase. 0.5 is a tie with the hardest negative."""
-    least_alpha: float = 0.5
+    least_alpha: Share = 0.5
     """C: opacity from which a pixel counts as covered."""
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(StrictModel):
     """A whole benchmark."""
 
-    path: Path
     about: About
-    scenes: Mapping[str, SceneSpec]
-    methods: Mapping[str, MethodSpec]
-    seeds: tuple[int, ...]
-    iterations: int
-    checks: int
+    seeds: Annotated[tuple[Whole, ...], Field(min_length=1), AfterValidator(_unique)]
+    iterations: Positive
+    checks: Positive = 6
     """Points of the curves: evaluations along a run."""
-    thresholds: Thresholds
+    resolution: Whole
+    starts: Starts = ("points",)
+    protocols: Protocols = ()
+    thresholds: Thresholds = Thresholds()
+    methods: Annotated[dict[Name, MethodSpec], Field(min_length=1)]
+    scenes: Annotated[dict[Name, SceneSpec], Field(min_length=1)]
+    _path: Path = PrivateAttr(default=Path())
+
+    @field_validator("checks")
+    @classmethod
+    def _checks_fit(cls, checks: int, info: ValidationInfo) -> int:
+        if checks > info.data.get("iterations", checks):
+            raise fault(f"there are only {info.data['iterations']} iterations")
+        return checks
+
+    @property
+    def path(self) -> Path:
+        """The file it was read from."""
+        return self._path
 
     @property
     def name(self) -> str:
-        """Of the file, without its suffix."""
+        """The file's name without its suffix."""
         return self.path.stem
 
 
 def read_spec(path: Path) -> Spec:
-    """Read and check a specification.
+    """Read and check a specification; what is common to all scenes is filled in.
 
     Raises:
         InputError: the file cannot be read, or anything in it is missing, unknown or out of range; names the place and the fix.
     """
-    place = Place.read(path)
-    entries = place.fields(
-        ("about", "scenes", "methods", "seeds", "iterations", "resolution", "starts", "protocols", "thresholds", "checks"),
-        needed=("about", "scenes", "methods", "seeds", "iterations", "resolution"),
-    )
-    iterations = entries["iterations"].whole(1)
-    checks = entries["checks"].whole(1) if "checks" in entries else 6
-    if checks > iterations:
-        entries["checks"].refuse(f"there are only {iterations} iterations")
-    common = {
-        "resolution": entries["resolution"].whole(0),
-        "starts": _starts(entries["starts"]) if "starts" in entries else (POINTS,),
-        "protocols": _protocols(entries["protocols"]) if "protocols" in entries else (),
-    }
-    seeds = tuple(seed.whole(0) for seed in entries["seeds"].items())
-    entries["seeds"].no_twins(seeds)
-    return Spec(
-        path=path,
-        about=_about(entries["about"]),
-        scenes={_name(scene, name): _scene(scene, common) for name, scene in _some(entries["scenes"]).items()},
-        methods={_name(method, name): _method(method) for name, method in _some(entries["methods"]).items()},
-        seeds=seeds,
-        iterations=iterations,
-        checks=checks,
-        thresholds=_thresholds(entries["thresholds"]) if "thresholds" in entries else Thresholds(),
-    )
+    spec = read_yaml(path, Spec)
+    spec._path = path
+    return spec.model_copy(update={"scenes": {name: _filled(scene, spec) for name, scene in spec.scenes.items()}})
 
 
-def _some(place: Place) -> dict[str, Place]:
-    entries = place.entries()
-    return entries if entries else place.refuse("must have something in it", "Add an entry.")
-
-
-def _name(place: Place, name: str) -> str:
-    if set(name) & set(",=/\\\n"):
-        place.refuse(f"its name {name!r} has a comma, an equals sign or a slash", "Choose another name.")
-    return name
-
-
-def _about(place: Place) -> About:
-    entries = place.fields(("title", "data", "licence", "published"), needed=("title", "data", "licence"))
-    keys = ("what", "figures", "source")
-    published = entries["published"].items() if "published" in entries else []
-    rows = [{key: value.text() for key, value in row.fields(keys, needed=keys).items()} for row in published]
-    return About(
-        **{key: entries[key].text() for key in ("title", "data", "licence")}, published=tuple(Published(**r) for r in rows)
-    )
-
-
-def _starts(place: Place) -> tuple[str, ...]:
-    starts = []
-    for item in place.items():
-        if item.content == POINTS:
-            starts.append(POINTS)
-        elif isinstance(item.content, dict):
-            starts.append(f"random {item.fields(('random',), needed=('random',))['random'].whole(1)}")
-        else:
-            item.refuse("a start is points, the scene's own, or a number of random ones", "Write points, or {random: 100}.")
-    place.no_twins(starts)
-    return tuple(starts)
-
-
-def _protocols(place: Place) -> tuple[str, ...]:
-    if place.content == []:
-        return ()
-    chosen = tuple(item.choice(PROTOCOLS) for item in place.items())
-    place.no_twins(chosen)
-    return chosen
-
-
-def _scene(place: Place, common: Mapping[str, Any]) -> SceneSpec:
-    entries = place.fields([entry.name for entry in fields(SceneSpec)])
-    if ("path" in entries) == ("toy" in entries):
-        place.refuse("a scene has either a path or toy settings", "Write {path: FOLDER} or {toy: {seed: 0}}.")
-    toy = _toy(entries["toy"]) if "toy" in entries else None
-    labels = Labels("toy") if toy is not None else None
-    if "labels" in entries:
-        keys = entries["labels"].fields(("format", "folder"), needed=("format",))
-        labels = Labels(keys["format"].choice(LABELS), keys["folder"].text() if "folder" in keys else None)
-    protocols = _protocols(entries["protocols"]) if "protocols" in entries else common["protocols"]
-    if "protocols" in entries and protocols and labels is None:
-        entries["protocols"].refuse("the scene has no labels to measure by", "Add labels: {format: …}.")
-    return SceneSpec(
-        path=entries["path"].text() if "path" in entries else None,
-        toy=toy,
-        dataparser=entries["dataparser"].choice(DATAPARSERS) if "dataparser" in entries else "auto",
-        labels=labels,
-        protocols=protocols if labels is not None else (),
-        starts=_starts(entries["starts"]) if "starts" in entries else common["starts"],
-        resolution=entries["resolution"].whole(0) if "resolution" in entries else common["resolution"],
-        overrides=_overrides(entries["overrides"]) if "overrides" in entries else {},
-        masks=entries["masks"].text() if "masks" in entries else "masks_instance" if toy is not None else None,
-        get=entries["get"].text() if "get" in entries else "",
-    )
-
-
-def _toy(place: Place) -> Toy:
-    keys = [entry.name for entry in fields(Toy)]
-    return Toy(**{key: value.whole(0) for key, value in place.fields(keys).items()})
-
-
-def _method(place: Place) -> MethodSpec:
-    entries = place.fields(("base", "overrides"), needed=("base",))
-    return MethodSpec(entries["base"].choice(BASES), _overrides(entries["overrides"]) if "overrides" in entries else {})
-
-
-def _overrides(place: Place) -> dict[str, Any]:
-    """Paths, with underscores as in Python, to plain values. Whether there is such a setting is for `configure` to say."""
-    found = {}
-    for key, value in place.entries().items():
-        values = value.content if isinstance(value.content, list) else [value.content]
-        if not all(entry is None or isinstance(entry, (bool, int, float, str)) for entry in values):
-            value.refuse("a setting is text, a number, true, false, null, or a list of these", "Write out.its.path: value.")
-        found[key.replace("-", "_")] = value.content
-    return found
-
-
-def _thresholds(place: Place) -> Thresholds:
-    return Thresholds(**{key: value.fraction() for key, value in place.fields(("relevancy", "least_alpha")).items()})
+def _filled(scene: SceneSpec, spec: Spec) -> SceneSpec:
+    """The scene with what it leaves to the benchmark, and what an embedded one brings."""
+    common: dict[str, Any] = {"resolution": spec.resolution, "starts": spec.starts}
+    if scene.toy is not None:
+        common |= {"labels": Labels(format="toy"), "masks": "masks_instance"}
+    if scene.labels is not None or scene.toy is not None:
+        common["protocols"] = spec.protocols
+    return scene.model_copy(update={name: value for name, value in common.items() if name not in scene.model_fields_set})
