@@ -13,6 +13,7 @@ from vlmgs_ns.densify.births import append
 from vlmgs_ns.guidance.training_scene import Render, Viewpoint
 from vlmgs_ns.method.model import VlmFastGSModel
 from vlmgs_ns.method.training_views import TrainingViews
+from vlmgs_ns.rasterize import composite
 
 SEED_OPACITY = 0.1
 """Opacity of planted Gaussians, as of those at a scene's points."""
@@ -68,8 +69,7 @@ class GuidedScene:
             dict(self.model.gauss_params.items()), viewpoint.camera_to_world[None], viewpoint.K[None],
             viewpoint.width, viewpoint.height, "RGB+ED",
         )  # fmt: skip
-        background = self.model.background_color.to(image.device)
-        rgb = (image[0, ..., :3] + (1 - alpha[0]) * background).clamp(0, 1)
+        rgb = composite(image[0], alpha[0], self.model.background_color.to(image.device))
         return Render(rgb, image[0, ..., 3], alpha[0, ..., 0], info)
 
     def centre(self) -> Tensor:  # [3]

@@ -35,7 +35,7 @@ from vlmgs_ns.guidance.steering import Steering
 from vlmgs_ns.guidance.training_scene import TrainingScene
 from vlmgs_ns.method.lpips import Lpips
 from vlmgs_ns.method.training_views import TrainingViews
-from vlmgs_ns.rasterize import rasterization
+from vlmgs_ns.rasterize import composite, rasterization
 from vlmgs_ns.semantics.config import SemanticsConfig, parse_prompt
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
@@ -264,7 +264,7 @@ class VlmFastGSModel(SplatfactoModel):
         for camera, batch in self.training_views.sample_training_views(self.config.score_views):
             to_worlds = self.camera_optimizer.apply_to_camera(camera)
             image, alpha, info = self._splat(camera, to_worlds, dict(self.gauss_params.items()), "RGB")
-            render = (image[0, ..., :3] + (1 - alpha[0]) * background).clamp(0.0, 1.0)
+            render = composite(image[0], alpha[0], background)
             if self.config.use_bilateral_grid:
                 index = (camera.metadata or {})["cam_idx"]
                 render = self._apply_bilateral_grid(render[None], index, *render.shape[:2]).squeeze(0)
@@ -364,7 +364,7 @@ class VlmFastGSModel(SplatfactoModel):
             self.info, self.last_size = info, (height, width)
             self.strategy.step_pre_backward(self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info)
         background = self._get_background_color()
-        rgb = (image[..., :3] + (1 - alpha) * background).clamp(0.0, 1.0)
+        rgb = composite(image, alpha, background)
         metadata = camera.metadata or {}
         if self.config.use_bilateral_grid and self.training and "cam_idx" in metadata:
             rgb = self._apply_bilateral_grid(rgb, metadata["cam_idx"], height, width)

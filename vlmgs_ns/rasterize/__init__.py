@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
-RasterizeMode = Literal["classic", "antialiased"]
+from vlmgs_ns.rasterize.settings import RasterizeMode, RasterizeSettings, RenderMode
 
 
 def rasterization(
@@ -89,20 +88,28 @@ def rasterization(
     if compact_box is not None and not 0 < compact_box <= 1:
         raise ValueError(f"compact_box={compact_box} is out of range: give β in (0, 1], or None.")
 
-    settings: dict[str, Any] = dict(
-        near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d, sh_degree=sh_degree,
-        backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad, rasterize_mode=rasterize_mode,
+    settings = RasterizeSettings(
+        int(width), int(height), near_plane, far_plane, radius_clip, eps2d, sh_degree, render_mode, absgrad, rasterize_mode,
+        channel_chunk, compact_box,
     )  # fmt: skip
-    arguments = (means, quats, scales, opacities, colors, viewmats, Ks, int(width), int(height))
     if means.is_cuda:
         from vlmgs_ns.rasterize.cuda import rasterize_cuda
 
-        return rasterize_cuda(*arguments, **settings, channel_chunk=channel_chunk, compact_box=compact_box)
+        return rasterize_cuda(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, settings)
     from vlmgs_ns.rasterize.jit import announce_compilation
 
     with announce_compilation():
         from vlmgs_ns.rasterize.cpu import rasterize_cpu
-    return rasterize_cpu(*arguments, **settings, compact_box=1.0 if compact_box is None else compact_box)
+    return rasterize_cpu(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, settings)
+
+
+def composite(
+    image: Tensor,  # [..., H, W, 3 or more], of `rasterization` without backgrounds
+    alpha: Tensor,  # [..., H, W, 1]
+    background: Tensor,  # [3]
+) -> Tensor:  # [..., H, W, 3]
+    """Return the colours of a render over a background, clamped to [0, 1]."""
+    return (image[..., :3] + (1 - alpha) * background).clamp(0.0, 1.0)
 
 
 def _check_shapes(

@@ -12,6 +12,7 @@ from torch import Tensor
 from vlmgs_ns.rasterize import kernels
 from vlmgs_ns.rasterize.kernels import TILE
 from vlmgs_ns.rasterize.projection import Project
+from vlmgs_ns.rasterize.settings import RasterizeSettings
 from vlmgs_ns.rasterize.spherical_harmonics import SphericalHarmonics
 from vlmgs_ns.rasterize.threads import chunk_count, parallel_for
 
@@ -151,47 +152,39 @@ def rasterize_cpu(
     colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
     viewmats: Tensor,  # [C, 4, 4]
     Ks: Tensor,  # [C, 3, 3]
-    width: int,
-    height: int,
-    near_plane: float,
-    far_plane: float,
-    radius_clip: float,
-    eps2d: float,
-    sh_degree: int | None,
     backgrounds: Tensor | None,  # [C, D]
-    render_mode: str,
-    absgrad: bool,
-    rasterize_mode: str,
-    compact_box: float,
+    settings: RasterizeSettings,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """See `vlmgs_ns.rasterize.rasterization`, which checks the arguments."""
     C, N = len(viewmats), len(means)
     radii, means2d, depths, conics, compensations = Project.apply(
-        means, quats, scales, viewmats, Ks, width, height, eps2d, near_plane, far_plane, radius_clip
-    )
+        means, quats, scales, viewmats, Ks, settings.width, settings.height, settings.eps2d,
+        settings.near_plane, settings.far_plane, settings.radius_clip,
+    )  # fmt: skip
     opacities = opacities.expand(C, N)
-    if rasterize_mode == "antialiased":
+    if settings.rasterize_mode == "antialiased":
         opacities = opacities * compensations
-    if sh_degree is not None:
+    if settings.sh_degree is not None:
         eyes = torch.inverse(viewmats)[:, :3, 3]
-        colors = SphericalHarmonics.apply(sh_degree, means, eyes, colors, radii)
+        colors = SphericalHarmonics.apply(settings.sh_degree, means, eyes, colors, radii)
         colors = torch.clamp_min(colors + 0.5, 0.0)
     elif colors.dim() == 2:
         colors = colors.expand(C, N, -1)
-    if render_mode in ("D", "ED"):
+    if settings.depth_only:
         colors = depths[..., None]
-    elif render_mode in ("RGB+D", "RGB+ED"):
+    elif settings.depth_last:
         colors = torch.cat([colors, depths[..., None]], dim=-1)
         if backgrounds is not None:
             backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(C, 1)], dim=-1)
-    if backgrounds is None or render_mode in ("D", "ED"):
+    if backgrounds is None or settings.depth_only:
         backgrounds = means.new_zeros(C, colors.shape[-1])
 
     with torch.no_grad():
         table = splat_table(means2d, conics, opacities)
-        tiles = Tiles(table, radii, depths, width, height, compact_box)
-    image, alphas = Blend.apply(means2d, conics, opacities, colors, backgrounds, table, tiles, absgrad)
-    if render_mode in ("ED", "RGB+ED"):
+        compact_box = 1.0 if settings.compact_box is None else settings.compact_box
+        tiles = Tiles(table, radii, depths, settings.width, settings.height, compact_box)
+    image, alphas = Blend.apply(means2d, conics, opacities, colors, backgrounds, table, tiles, settings.absgrad)
+    if settings.expected_depth:
         image = torch.cat([image[..., :-1], image[..., -1:] / alphas.clamp(min=1e-10)], dim=-1)
     info = {
         "camera_ids": None,
@@ -206,8 +199,8 @@ def rasterize_cpu(
         "tiles_per_gauss": torch.from_numpy(tiles.tiles_per_gauss),
         "flatten_ids": torch.from_numpy(tiles.flatten_ids),
         "isect_offsets": torch.from_numpy(tiles.offsets[:-1].astype(np.int32).reshape(C, tiles.tiles_y, tiles.tiles_x)),
-        "width": width,
-        "height": height,
+        "width": settings.width,
+        "height": settings.height,
         "tile_size": TILE,
         "n_cameras": C,
     }
