@@ -9,7 +9,7 @@ import torch
 
 from tests.densify.test_births import coverage
 from tests.densify.test_strategy import densify, population, scorer
-from vlmgs_ns.densify.strategy import Round
+from vlmgs_ns.densify.strategy import Densification
 from vlmgs_ns.rasterize import rasterization
 
 SMALL, LARGE = 0.0005, 0.01
@@ -152,7 +152,7 @@ def test_the_picture_does_not_brighten() -> None:
 # after births have ended
 
 
-def late(strategy: Any, params: Any, optimizers: Any, state: Any, step: int, importance: float = 5.0) -> Round | None:
+def late(strategy: Any, params: Any, optimizers: Any, state: Any, step: int, importance: float = 5.0) -> Densification | None:
     rounds = len(strategy.history)
     n = len(params["means"])
     strategy.step_post_backward(params, optimizers, state, step, {}, scorer=scorer([importance] * n))

@@ -7,7 +7,7 @@ import torch
 
 from tests.rasterize.scenes import flat_splats, random_scene
 from tests.rasterize.twin import twin_rasterization
-from vlmgs_ns.densify.scores import View, error_mask, min_max, multi_view_scores
+from vlmgs_ns.densify.scores import ScoredView, error_mask, min_max, multi_view_scores
 from vlmgs_ns.rasterize import rasterization
 
 
@@ -46,7 +46,7 @@ def test_scores_by_hand() -> None:
     photo = render.clone()
     photo[:, 16:] += 1.0
     reached = int((image[0, :, 16:, 1] > 0).sum())
-    views = [View(render, photo, info), View(render, render, info)]
+    views = [ScoredView(render, photo, info), ScoredView(render, render, info)]
     scores = multi_view_scores(views, no_ssim)
     assert reached > 5
     assert scores.importance.tolist() == [0.0, reached // 2]
@@ -63,7 +63,7 @@ def test_scores_equal_a_brute_force_count() -> None:
         twin = twin_rasterization(*(t.detach().double() for t in tensors), 48, 32, sh_degree=0)
         photo = torch.rand(32, 48, 3, generator=g)
         sound = ~twin.fragile[0]
-        view = View(image[0].detach(), photo, info, mask=sound)
+        view = ScoredView(image[0].detach(), photo, info, mask=sound)
         marked = error_mask(view.render, photo, mask=sound)
         counts = ((twin.weights[0] > 0) & marked.flatten()[:, None]).sum(0)
         totals += counts

@@ -9,7 +9,7 @@ import torch
 
 from tests.rasterize.scenes import random_scene
 from vlmgs_ns.densify.scores import Scores
-from vlmgs_ns.densify.strategy import FastGSStrategy, Round
+from vlmgs_ns.densify.strategy import Densification, FastGSStrategy
 from vlmgs_ns.rasterize import rasterization
 
 
@@ -41,7 +41,7 @@ def scorer(importance: list[float], pruning: list[float] | None = None):
     return lambda: Scores(torch.tensor(importance), torch.tensor(pruning or [0.0] * len(importance)))
 
 
-def densify(strategy, params, optimizers, state, importance, pruning=None, step=10) -> Round:
+def densify(strategy, params, optimizers, state, importance, pruning=None, step=10) -> Densification:
     strategy._densify(params, optimizers, state, step, scorer(importance, pruning))
     return strategy.history[-1]
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from tests.guidance.small_world import BALL, BALL_BOX, HEIGHT, SHELL, WIDTH, Scripted, SmallScene, says
-from vlmgs_ns.densify.strategy import Round as Densification
+from vlmgs_ns.densify.strategy import Densification
 from vlmgs_ns.guidance import questions, steering
 from vlmgs_ns.guidance.config import PHASES, GuidanceConfig, PhaseSchedule
 from vlmgs_ns.guidance.focus import seen_mass

@@ -23,7 +23,7 @@ from torch.nn import Parameter
 
 from tests.method.test_model import build, camera, cloud, photo, train
 from tests.words.trained import NEGATIVES, PARTS, hand_made_semantics, laid_out
-from vlmgs_ns.densify.strategy import Round as Densification
+from vlmgs_ns.densify.strategy import Densification
 from vlmgs_ns.guidance.question import Answer
 from vlmgs_ns.guidance.reply import Box
 from vlmgs_ns.guidance.round import Round, ViewRegions

@@ -24,7 +24,7 @@ ERROR_THRESHOLD = 0.1
 
 
 @dataclass
-class View:
+class ScoredView:
     """A training photo and the present render of it."""
 
     render: Tensor  # [H, W, 3] in [0, 1]
@@ -67,7 +67,7 @@ def error_mask(
 
 @torch.no_grad()
 def multi_view_scores(
-    views: Iterable[View],
+    views: Iterable[ScoredView],
     ssim: Callable[[Tensor, Tensor], Tensor],
     threshold: float = ERROR_THRESHOLD,
 ) -> Scores:

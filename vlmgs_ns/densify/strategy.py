@@ -26,7 +26,7 @@ Scorer = Callable[[], Scores]
 
 
 @dataclass
-class Round:
+class Densification:
     """What one round of densification or pruning did."""
 
     step: int
@@ -94,7 +94,7 @@ class FastGSStrategy(DefaultStrategy):
     """Births that guidance may choose, as a multiple of those that FastGS alone would have had in that round."""
     focus_protection: int = 2000
     """Steps for which what a focus added is not pruned."""
-    history: list[Round] = field(default_factory=list, repr=False, compare=False)
+    history: list[Densification] = field(default_factory=list, repr=False, compare=False)
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """State with `scene_scale`, the scene's extent in world units; per-Gaussian tensors appear at the first step."""
@@ -176,7 +176,7 @@ class FastGSStrategy(DefaultStrategy):
     ) -> None:
         """One round: score, clone, split, prune, clamp."""
         self._score(state, scorer)
-        report = Round(step)
+        report = Densification(step)
         self._grow(params, optimizers, state, report, has_scores=scorer is not None)
         doomed = self._take_doomed(params, state, step)
         candidates = params["opacities"].flatten().sigmoid() < self.prune_opa
@@ -206,7 +206,7 @@ class FastGSStrategy(DefaultStrategy):
         params: Params,
         optimizers: dict[str, torch.optim.Optimizer],
         state: dict[str, Any],
-        report: Round,
+        report: Densification,
         has_scores: bool,
     ) -> None:
         clone, divide, priority = self._candidates(params, state, has_scores)
@@ -246,7 +246,7 @@ class FastGSStrategy(DefaultStrategy):
         params: Params,
         optimizers: dict[str, torch.optim.Optimizer],
         state: dict[str, Any],
-        report: Round,
+        report: Densification,
         has_scores: bool,
         allowed: int,
     ) -> int:
@@ -282,7 +282,7 @@ class FastGSStrategy(DefaultStrategy):
         clone: Tensor,  # [N] bool
         divide: Tensor,  # [N] bool
         priority: Tensor,  # [N]
-        report: Round,
+        report: Densification,
     ) -> None:
         """Clone and split (each adds one Gaussian) the candidates of highest priority that the budget allows."""
         places = min(self.max_new_per_round - report.focused - report.planted, self.max_gaussians - len(clone))
@@ -309,7 +309,7 @@ class FastGSStrategy(DefaultStrategy):
         """After births have ended: prune when it is time to, and fulfil what guidance asks for."""
         self._complete_state(params, state)
         self._score(state, scorer)
-        report = Round(step)
+        report = Densification(step)
         doomed = self._take_doomed(params, state, step)
         candidates = torch.zeros_like(doomed)
         if self._is_final_round(step):

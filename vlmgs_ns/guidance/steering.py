@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlmgs_ns.densify.strategy import Round as Densification
+from vlmgs_ns.densify.strategy import Densification
 from vlmgs_ns.guidance.config import GuidanceConfig, choose_views
 from vlmgs_ns.guidance.focus import UNSEEN, WITNESSES, TracedView, focus, seen_mass
 from vlmgs_ns.guidance.memory import ReplyMemory

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nerfstudio.models.splatfacto import RGB2SH
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vlmgs_ns.densify.births import append
 from vlmgs_ns.guidance.training_scene import Render, Viewpoint
+from vlmgs_ns.method.initial_gaussians import POINT_OPACITY, base_colour
 from vlmgs_ns.method.model import VlmFastGSModel
 from vlmgs_ns.method.training_views import TrainingViews
 from vlmgs_ns.rasterize import composite
 
-SEED_OPACITY = 0.1
-"""Opacity of planted Gaussians, as of those at a scene's points."""
 RECOVERY = 300
 """Steps after a reset in which renders are dim: Adam raises a logit by at most its learning rate a step, which at 0.025 takes 240
 steps from 0.01 to 0.8."""
@@ -107,9 +105,9 @@ class GuidedScene:
             "means": means[:count],
             "scales": sizes[:count, None].clamp_min(1e-7).log().repeat(1, 3),
             "quats": means.new_tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
-            "features_dc": RGB2SH(colors[:count]) if config.sh_degree > 0 else torch.logit(colors[:count], eps=1e-6),
+            "features_dc": base_colour(colors[:count], config.sh_degree),
             "features_rest": rest.new_zeros(count, *rest.shape[1:]),
-            "opacities": torch.logit(means.new_full((count, 1), SEED_OPACITY)),
+            "opacities": torch.logit(means.new_full((count, 1), POINT_OPACITY)),
         }
         new = append(model.gauss_params, model.optimizers, model.strategy_state, values)
         protected = model.strategy_state.get("protected_until")

@@ -8,41 +8,37 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from gsplat.strategy import DefaultStrategy
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.model_components.lib_bilagrid import BilateralGrid, color_correct
 from nerfstudio.models.splatfacto import (
-    RGB2SH,
     SplatfactoModel,
-    SplatfactoModelConfig,
-    num_sh_bases,
-    random_quat_tensor,
 )
 from nerfstudio.utils.colors import get_color
 from torch import Tensor
-from torch.nn import Parameter, ParameterDict
+from torch.nn import ParameterDict
 from torch.nn.functional import interpolate
 
-from vlmgs_ns.densify.scores import Scores, View, multi_view_scores
-from vlmgs_ns.densify.seeding import ambient_shell, camera_extent, uniform_points
+from vlmgs_ns.densify.scores import ScoredView, Scores, multi_view_scores
+from vlmgs_ns.densify.seeding import camera_extent, uniform_points
 from vlmgs_ns.densify.ssim import SSIM
 from vlmgs_ns.densify.strategy import FastGSStrategy
-from vlmgs_ns.guidance.config import GuidanceConfig
 from vlmgs_ns.guidance.memory import ReplyMemory
 from vlmgs_ns.guidance.question import Backend
 from vlmgs_ns.guidance.steering import Steering
 from vlmgs_ns.guidance.training_scene import TrainingScene
+from vlmgs_ns.method.initial_gaussians import initial_gaussians
 from vlmgs_ns.method.lpips import Lpips
+from vlmgs_ns.method.model_config import ModelSettings, make_strategy
 from vlmgs_ns.method.training_views import TrainingViews
 from vlmgs_ns.rasterize import composite, rasterization
-from vlmgs_ns.semantics.config import SemanticsConfig, parse_prompt
+from vlmgs_ns.semantics.config import parse_prompt
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.splats.ply import Gaussians, trained_gaussians
 from vlmgs_ns.system.errors import InputError
-from vlmgs_ns.system.schedules import Steps, resolve
+from vlmgs_ns.system.schedules import resolve
 from vlmgs_ns.system.user_cache import user_cache
 from vlmgs_ns.viewer.interrupts import uninterrupted
 from vlmgs_ns.viewer.panel import Panel
@@ -55,78 +51,10 @@ VISER_GREY = (0.1490, 0.1647, 0.2157)
 
 
 @dataclass
-class VlmFastGSModelConfig(SplatfactoModelConfig):
-    """Splatfacto's settings, their schedules given for a run of any length."""
+class VlmFastGSModelConfig(ModelSettings):
+    """The settings of `VlmFastGSModel`."""
 
     _target: type = field(default_factory=lambda: VlmFastGSModel)
-    run_length: int = 0
-    """Iterations that fractions of the run are of; 0: --max-num-iterations, or what a resumed checkpoint was begun with."""
-    densification: Literal["fastgs", "default"] = "fastgs"
-    """Which Gaussians are born and die: FastGS' multi-view consistent strategy, or gsplat's DefaultStrategy, Splatfacto's."""
-    warmup_length: Steps = 0.025  # type: ignore[assignment]
-    """Iteration, or fraction of the run, until which no Gaussian is born or dies."""
-    refine_every: Steps = 0.025  # type: ignore[assignment]
-    """Iterations, or fraction of the run, between densifications."""
-    stop_split_at: Steps = 0.75  # type: ignore[assignment]
-    """Iteration, or fraction of the run, after which no Gaussian is born."""
-    resolution_schedule: Steps = 0.1  # type: ignore[assignment]
-    """Iterations, or fraction of the run, until the training resolution doubles."""
-    sh_degree_interval: Steps = 0.05  # type: ignore[assignment]
-    """Iterations, or fraction of the run, until one more degree of spherical harmonics is used."""
-    stop_screen_size_at: Steps = 0.75  # type: ignore[assignment]
-    """Iteration, or fraction of the run, until which Gaussians that are large on the screen are pruned."""
-    reset_alpha_every: int = 6
-    """Densifications between resets of the opacities."""
-    reset_opacity: float = 0.01
-    """Opacities above this are brought down to it at each reset (FastGS' strategy only)."""
-    pause_after_reset: Steps = 0
-    """Iterations, or fraction of the run, after a reset in which no Gaussian is born or dies (FastGS' strategy only)."""
-    cull_alpha_thresh: float = 0.005
-    """Opacity below which a Gaussian is a candidate for removal while densifying."""
-    cull_scale_thresh: float = 0.1
-    """Size, as a fraction of the scene's extent, above which a Gaussian is a candidate after the first opacity reset."""
-    densify_grad_thresh: float = 0.0002
-    """Gradient of the 2-D mean, in units of half the picture, from which small Gaussians are cloned."""
-    densify_absgrad_thresh: float = 0.0012
-    """Absolute gradient (AbsGS) of the 2-D mean from which large Gaussians are split."""
-    densify_size_thresh: float = 0.001
-    """Size, as a fraction of the scene's extent, up to which a Gaussian is small."""
-    score_views: int = 10
-    """K: training views that each round renders to score Gaussians; all of them where there are fewer."""
-    score_error_thresh: float = 0.1
-    """τ: normalised error from which a pixel asks for help."""
-    importance_thresh: float = 5.0
-    """Pixels asking for help to which a Gaussian must contribute, per view, before it is densified."""
-    consistent_growth: bool = True
-    """VCD: densify only what several views ask for."""
-    consistent_pruning: bool = True
-    """VCP: remove half of the candidates, drawn by how much several views blame them; else remove them all."""
-    opacity_ceiling: float = 0.8
-    """Opacities are clamped to this after each densification; 1: never."""
-    final_prune_every: Steps = 0.15  # type: ignore[assignment]
-    """Iterations, or fraction of the run, between prunings after the last densification; 0: none."""
-    final_prune_opacity: float = 0.1
-    """Opacity below which those prunings remove."""
-    final_prune_score: float = 0.9
-    """Pruning score in [0, 1] above which those prunings remove."""
-    max_gaussians: int = 3_000_000
-    """The count of Gaussians never grows beyond this, the highest scores win; a start with more is cut at the first round."""
-    max_new_per_round: int = 500_000
-    """The most Gaussians that one densification adds; the highest scores win."""
-    random_opacity: float = 0.5
-    """Opacity with which random Gaussians start; those at the scene's points start with 0.1, as in 3DGS."""
-    random_scale: float = 1.0
-    """Side of the cube in which random Gaussians start, in units of the scene's extent (twice the radius of the cameras)."""
-    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
-    """Who is asked where to densify, and when (with FastGS' strategy only)."""
-    semantics: SemanticsConfig = field(default_factory=SemanticsConfig)
-    """The field that words find things with, built after the last iteration. --prompt "red ball; wooden table" gives outputs
-    relevancy_0 and relevancy_1."""
-    ambient_shell: int = 0
-    """Grey Gaussians that are seeded on a tube around the points the scene starts from, where there would be none; 0: no tube."""
-    compact_box: float | None = None
-    """β of the compact box: a Gaussian reaches only the tiles that meet its ellipse at β times the squared Mahalanobis
-    distance where it fades below 1/255. 1 changes no pixel, less is faster; unset: 1."""
 
 
 def world_to_camera(
@@ -169,7 +97,7 @@ class VlmFastGSModel(SplatfactoModel):
         if self.config.use_bilateral_grid:
             x, y, w = self.config.grid_shape
             self.bil_grids = BilateralGrid(num=self.num_train_data, grid_X=x, grid_Y=y, grid_W=w)
-        self.strategy = self._make_strategy()
+        self.strategy = make_strategy(self.config, self.num_train_data)
         scale = self.extent()[1] if self.config.densification == "fastgs" else 1.0
         self.strategy_state = self.strategy.initialize_state(scene_scale=scale)
         self.training_views: TrainingViews | None = None
@@ -178,51 +106,6 @@ class VlmFastGSModel(SplatfactoModel):
         self.semantics: SceneSemantics | None = None
         self.prompts = parse_prompt(self.config.prompt)
         self.panel = Panel(self)
-
-    def _make_strategy(self) -> DefaultStrategy:
-        """Which Gaussians are born and which die."""
-        config = self.config
-        reset_every = max(1, config.reset_alpha_every * int(config.refine_every))
-        common: dict[str, Any] = dict(
-            prune_opa=config.cull_alpha_thresh,
-            grow_grad2d=config.densify_grad_thresh,
-            grow_scale3d=config.densify_size_thresh,
-            prune_scale3d=config.cull_scale_thresh,
-            prune_scale2d=config.cull_screen_size,
-            refine_scale2d_stop_iter=int(config.stop_screen_size_at),
-            refine_start_iter=int(config.warmup_length),
-            refine_stop_iter=int(config.stop_split_at),
-            reset_every=reset_every,
-            refine_every=int(config.refine_every),
-        )
-        if config.densification == "default":
-            return DefaultStrategy(
-                **common,
-                grow_scale2d=config.split_screen_size,
-                # Splatfacto waits until every photo was seen once; in a short run over many photos that would be for ever.
-                pause_refine_after_reset=min(self.num_train_data + int(config.refine_every), reset_every // 2),
-                absgrad=config.use_absgrad,
-                revised_opacity=False,
-                verbose=False,
-            )
-        return FastGSStrategy(
-            **common,
-            grow_absgrad2d=config.densify_absgrad_thresh,
-            consistent_growth=config.consistent_growth,
-            importance_threshold=config.importance_thresh,
-            consistent_pruning=config.consistent_pruning,
-            reset_opacity=config.reset_opacity,
-            pause_refine_after_reset=int(config.pause_after_reset),
-            opacity_ceiling=config.opacity_ceiling,
-            focus_factor=config.guidance.densify_factor,
-            focus_growth=config.guidance.growth,
-            focus_protection=int(config.guidance.prune_protection),
-            final_prune_every=int(config.final_prune_every),
-            final_prune_opa=config.final_prune_opacity,
-            final_prune_score=config.final_prune_score,
-            max_gaussians=config.max_gaussians,
-            max_new_per_round=config.max_new_per_round,
-        )
 
     def start_guidance(self, scene: TrainingScene, backend: Backend, folder: Path | None) -> None:
         """Ask `backend` where to densify from now on, and record it in `folder`; needs FastGS' strategy.
@@ -257,7 +140,7 @@ class VlmFastGSModel(SplatfactoModel):
         return multi_view_scores(self._score_views(), self.ssim, self.config.score_error_thresh)
 
     @torch.no_grad()
-    def _score_views(self) -> Iterator[View]:
+    def _score_views(self) -> Iterator[ScoredView]:
         """Random training views at the present resolution, as many as the config asks for and the scene has."""
         assert self.training_views is not None
         background = self._get_background_color()
@@ -272,52 +155,17 @@ class VlmFastGSModel(SplatfactoModel):
             mask = batch.get("mask")
             if mask is not None:
                 mask = self._downscale_if_required(mask).to(self.device).squeeze(-1) > 0.5
-            yield View(render, photo, info, mask)
+            yield ScoredView(render, photo, info, mask)
 
     def _initial_gaussians(self) -> ParameterDict:
-        """Gaussians at the scene's points, or at random ones, as large as the distance to their neighbours."""
-        points = None if self.config.random_init else self.seed_points
-        if points is not None:
-            finite = torch.isfinite(points[0]).all(dim=-1)
-            points = points[0][finite], points[1][finite] if len(points[1]) else points[1]
-        if points is None or len(points[0]) < 4:  # a Gaussian's size comes from its three nearest neighbours
-            means = self._random_means(self.config.num_random)
-            colours = torch.rand(len(means), 3)
-            opacity = self.config.random_opacity
-        else:
-            means = points[0].float()
-            colours = points[1].float() / 255 if len(points[1]) else torch.rand(len(means), 3)
-            opacity = 0.1
-        count = len(means)
-        neighbours = min(3, count - 1)
-        if neighbours > 0:
-            distances = torch.from_numpy(self.k_nearest_sklearn(means, neighbours)[0])
-            spacing = distances.mean(dim=-1, keepdim=True).clamp_min(1e-7)  # points may coincide
-        else:
-            spacing = torch.full((count, 1), 0.1 * self.extent()[1])
-        scales, quats, opacities = spacing.repeat(1, 3), random_quat_tensor(count), torch.full((count, 1), opacity)
-        if self.config.ambient_shell > 0:
-            shell = ambient_shell(means, self.config.ambient_shell)
-            means, colours = torch.cat([means, shell.means]), torch.cat([colours, shell.colors])
-            scales, quats = torch.cat([scales, shell.scales]), torch.cat([quats, shell.quats])
-            opacities = torch.cat([opacities, torch.full((len(shell.means), 1), 0.1)])
-        features = torch.zeros(len(means), num_sh_bases(self.config.sh_degree), 3)
-        features[:, 0] = RGB2SH(colours) if self.config.sh_degree > 0 else torch.logit(colours, eps=1e-6)
-        return ParameterDict(
-            {
-                "means": Parameter(means.clone()),
-                "scales": Parameter(torch.log(scales)),
-                "quats": Parameter(quats),
-                "features_dc": Parameter(features[:, 0].clone()),
-                "features_rest": Parameter(features[:, 1:].clone()),
-                "opacities": Parameter(torch.logit(opacities)),
-            }
-        )
-
-    def _random_means(self, count: int) -> Tensor:  # [count, 3]
-        """Positions uniform in a cube around the scene's centre, in the dataparser's coordinates."""
+        """Gaussians at the scene's points, or at random ones."""
+        config = self.config
         centre, radius = self.extent()
-        return uniform_points(count, centre, radius * self.config.random_scale)
+        return initial_gaussians(
+            None if config.random_init else self.seed_points, config.sh_degree, radius,
+            random_points=lambda: uniform_points(config.num_random, centre, radius * config.random_scale),
+            random_opacity=config.random_opacity, shell=config.ambient_shell,
+        )  # fmt: skip
 
     def extent(self) -> tuple[Tensor, float]:
         """The scene's centre [3] and radius as the dataparser knows them: of the cameras where several, else of the box."""
@@ -560,7 +408,7 @@ class VlmFastGSModel(SplatfactoModel):
         if self._schedule.run_length == 0 and state["run_length"] != self.run_length:
             self.run_length = state["run_length"]
             self.config = resolve(self._schedule, self.run_length)
-            self.strategy = self._make_strategy()
+            self.strategy = make_strategy(self.config, self.num_train_data)
         self.strategy_state = {
             name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in state["strategy"].items()
         }

@@ -23,7 +23,7 @@ from nerfstudio.viewer.viewer_elements import ViewerControl, ViewerDropdown, Vie
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from torch import Tensor
 
-from vlmgs_ns.densify.strategy import Round as Densification
+from vlmgs_ns.densify.strategy import Densification
 from vlmgs_ns.guidance.round import Round
 from vlmgs_ns.semantics.scene_semantics import EMBEDDED
 from vlmgs_ns.system.errors import InputError
