@@ -448,7 +448,8 @@ def test_replies_of_models_are_kept_and_those_of_the_residual_backend_are_not(
 def test_strategies_take_their_thresholds_from_the_settings() -> None:
     settings: dict[str, Any] = {
         "run_length": 1000, "refine_every": 20, "reset_alpha_every": 4, "warmup_length": 0.1, "cull_alpha_thresh": 0.03,
-        "pause_after_reset": 7, "importance_thresh": 2.0, "max_gaussians": 999, "guidance": GuidanceConfig(growth=0.25, prune_protection=123),
+        "pause_after_reset": 7, "importance_thresh": 2.0, "max_gaussians": 999,
+        "guidance": GuidanceConfig(growth=0.25, prune_protection=123),
     }  # fmt: skip
     ours = build(cloud(), **settings).strategy
     assert isinstance(ours, FastGSStrategy)
