@@ -8,12 +8,11 @@ list of regions as the value of "regions"; `reply.parse` reads both.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from vlmgs_ns.guidance.question import Phase
 from vlmgs_ns.guidance.regions import LIMITS, Limits
-
-if TYPE_CHECKING:
-    from vlmgs_ns.guidance.question import Coordinates, Phase
+from vlmgs_ns.guidance.reply import Coordinates
 
 TASKS: dict[Phase, str] = {
     "detail": (

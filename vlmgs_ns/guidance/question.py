@@ -9,11 +9,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmgs_ns.guidance.reply import Coordinates
+
 Phase = Literal["detail", "background", "novel", "compare"]
 """Phases 1 to 3 of the method, and the comparison of render and photo of targeted optimisation."""
-
-Coordinates = Literal["thousandths", "pixels"]
-"""What the numbers of a reply count: thousandths of the picture's width and height (Qwen3-VL), or its pixels (Qwen2.5-VL)."""
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,17 @@ Boxes are named tuples `left, top, right, bottom, label` in normalised image coo
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmgs_ns.guidance.reply import Box
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from PIL.ImageDraw import ImageDraw
-
-    from vlmgs_ns.guidance.reply import Box
 
 TOLERANCE = 1e-9
 """Of areas, as fractions of the picture: what is at its limit after rounding is within it."""

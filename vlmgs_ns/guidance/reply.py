@@ -13,12 +13,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from vlmgs_ns.guidance.question import Coordinates
+Coordinates = Literal["thousandths", "pixels"]
+"""What the numbers of a reply count: thousandths of the picture's width and height (Qwen3-VL), or its pixels (Qwen2.5-VL)."""
 
 MAX_BOXES = 256
 """Boxes kept of one reply; a model caught in a loop writes the same one until its token limit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmgs_ns.guidance.question import Coordinates
+from vlmgs_ns.guidance.reply import Coordinates
 
 SQUARE = {"pixels": 28, "thousandths": 1}
 """Multiple of pixels for both sides, by the unit of a model's coordinates. Qwen2.5-VL resizes pictures to multiples of 28 and
