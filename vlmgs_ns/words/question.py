@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,10 @@ from torch import Tensor
 
 from vlmgs_ns.semantics.blend import blend
 from vlmgs_ns.semantics.relevancy import relevancy_from_scores
+from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.words.shape import mass
-
-if TYPE_CHECKING:
-    from vlmgs_ns.method.model import VlmFastGSModel
 
 Floats = npt.NDArray[np.float32]
 
@@ -33,6 +31,20 @@ class Look:
 
     relevancy: Floats  # [P, H, W] in [0, 1], 0.5 where nothing is
     alpha: Floats  # [H, W] opacity blended there
+
+
+class SearchableScene(Protocol):
+    """What a question needs of a trained scene; the model implements it."""
+
+    @property
+    def semantics(self) -> SceneSemantics | None:
+        """Features of the Gaussians; None where there are none."""
+
+    def set_prompts(self, phrases: Sequence[str]) -> None:
+        """Show the relevancy of these phrases. Raises an InputError for a scene without semantics."""
+
+    def splats(self) -> Splats:
+        """The Gaussians after their activation functions, without gradients."""
 
 
 class Question:
@@ -47,7 +59,7 @@ class Question:
         InputError: the scene has no semantics, or the encoder of new phrases is not on this machine.
     """
 
-    def __init__(self, model: VlmFastGSModel, phrases: Sequence[str], negatives: Sequence[str] = ()) -> None:
+    def __init__(self, model: SearchableScene, phrases: Sequence[str], negatives: Sequence[str] = ()) -> None:
         model.set_prompts([])  # refuses a scene without semantics
         semantics = model.semantics
         assert semantics is not None
