@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from vlmgs_ns.bench.executor import Function, Outcome, Told
+from vlmgs_ns.bench.executor import Function, Outcome, Progress
 from vlmgs_ns.bench.local import LocalExecutor
 from vlmgs_ns.bench.run_one import Order
 from vlmgs_ns.bench.session import run_bench
@@ -122,8 +122,8 @@ class StandInExecutor(LocalExecutor):
         super().__init__(jobs)
         self.kind = kind
 
-    def execute(self, function: Function, items: Sequence[Any], told: Told) -> Iterator[tuple[int, Outcome]]:
-        return super().execute(partial(with_backend, self.kind, function), items, told)
+    def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
+        return super().execute(partial(with_backend, self.kind, function), items, progress)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from vlmgs_ns.bench.executor import Function, Outcome, Told
+from vlmgs_ns.bench.executor import Function, Outcome, Progress
 from vlmgs_ns.bench.local import LocalExecutor
 from vlmgs_ns.bench.run_one import Order
 from vlmgs_ns.bench.session import run_bench
@@ -101,8 +101,8 @@ def counted(function: Function, item: Any, tell: Callable[[int], None]) -> Any:
 class CountingExecutor(LocalExecutor):
     """Processes of this machine, one at a time, in which guidance's own seconds are counted."""
 
-    def execute(self, function: Function, items: Sequence[Any], told: Told) -> Iterator[tuple[int, Outcome]]:
-        return super().execute(partial(counted, function), items, told)
+    def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
+        return super().execute(partial(counted, function), items, progress)
 
 
 def main() -> None:

@@ -165,7 +165,7 @@ def test_only(data: Path, tmp_path: Path, only: list[str], expected: set[tuple[s
 @pytest.mark.parametrize(
     ("only", "part"),
     [
-        (["scene"], "no condition"),
+        (["scene"], "is not a condition"),
         (["scen=fox"], "Did you mean scene?"),
         (["scene=fxo"], "Did you mean fox?"),
         (["seed=7"], "Known are 0, 1"),

@@ -167,7 +167,7 @@ def test_differences_of_settings_are_told() -> None:
 def test_rows_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_rows(tmp_path)
-    for text, part in (("{", "is damaged"), ("[]", "line 1 is no run"), ('{"scene": "x"}', "line 1 is no run")):
+    for text, part in (("{", "is damaged"), ("[]", "line 1 is not a run"), ('{"scene": "x"}', "line 1 is not a run")):
         (tmp_path / "results.jsonl").write_text(text)
         with pytest.raises(InputError, match=part):
             read_rows(tmp_path)

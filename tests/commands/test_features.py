@@ -68,7 +68,7 @@ def test_maps_are_of_the_photos_that_training_sees(scene: Path) -> None:
 
 @pytest.mark.parametrize(
     ("args", "part"),
-    [(("--batch", 0), "--batch 0"), (("--max-image-size", -1), "is no size"), (("--address", "x"), "add --executor ray")],
+    [(("--batch", 0), "--batch 0"), (("--max-image-size", -1), "is not a size"), (("--address", "x"), "add --executor ray")],
 )
 def test_bad_input_is_one_line(scene: Path, args: tuple[object, ...], part: str) -> None:
     done = features(scene, *args)

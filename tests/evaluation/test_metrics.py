@@ -97,7 +97,7 @@ def test_damaged_maps_are_refused(bad: float) -> None:
 
 @pytest.mark.parametrize("shape", [(0, 4), (4,), (1, 4, 4)])
 def test_what_is_no_picture_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="is no picture"):
+    with pytest.raises(ValueError, match="is not a picture"):
         peak(np.zeros(shape, np.float32))
 
 

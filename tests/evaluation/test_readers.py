@@ -108,11 +108,11 @@ def test_a_fault_in_lerf_labels_is_told(tmp_path: Path, edit: Edit, message: str
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"{", "is no JSON"),
+        (b"{", "is not JSON"),
         (b"[1]", "must be an object"),
-        (b'{"imageWidth": NaN}', "NaN is no number"),
-        (b"\xff\xfe{}", "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
+        (b'{"imageWidth": NaN}', "NaN is not a number"),
+        (b"\xff\xfe{}", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
     ],
 )
 def test_a_file_that_is_no_json_object_is_told(tmp_path: Path, text: bytes, message: str) -> None:
@@ -126,7 +126,7 @@ def test_a_file_that_is_no_json_object_is_told(tmp_path: Path, text: bytes, mess
 def test_a_folder_without_labels_is_told(tmp_path: Path, read: Callable[[Path], LabelledScene]) -> None:
     with pytest.raises(InputError, match="holds no json file"):
         read(tmp_path)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         read(tmp_path / "ramen")
 
 

@@ -47,7 +47,7 @@ def code_version() -> str:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Of Python and of the libraries that are there."""
+    """Return the versions of Python and of the installed libraries."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:

@@ -1,4 +1,4 @@
-"""What differs between two benchmarks: figures of the runs that both have, by scene, method, start and seed."""
+"""Differences between two benchmarks: figures of the runs that both have, by scene, method, start and seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vlmgs_ns.bench.results import Row
 from vlmgs_ns.bench.summary import COLUMNS, Column, spread
 
 RATIOS = ("gaussians", "seconds", "cpu_seconds", "memory_mb", "gpu_memory_mb")
-"""Figures of which the ratio is told; of all others the difference."""
+"""Figures compared by their ratio; all others by their difference."""
 Key = tuple[str, str, str]
 
 

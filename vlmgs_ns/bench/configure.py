@@ -1,4 +1,4 @@
-"""From a run's settings to the trainer's config that nerfstudio knows; overrides are checked against it."""
+"""The trainer's config of a run's settings; overrides are checked against nerfstudio's config classes."""
 
 from __future__ import annotations
 

@@ -8,27 +8,27 @@ from typing import Any, Protocol
 
 from vlmgs_ns.system.errors import InputError
 
-Told = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 """Called with an item's index and how far it is."""
 Function = Callable[[Any, Callable[[int], None]], Any]
-"""A function of a module, given one item and a way to tell how far it is."""
+"""A function of a module, given one item and a callable that reports how far it is."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended."""
+    """Result of a task, or the reason why it has none."""
 
     value: Any = None
     error: str = ""
-    """Why there is no value; empty: there is one."""
+    """Why there is no value; empty where there is one."""
     trace: str = ""
-    """Where it happened, for who mends the code; empty for what a user did."""
+    """Where it happened, for developers; empty where the user can mend it."""
 
 
 class Executor(Protocol):
     """Carries out a function on items, several at a time, each in a process of its own."""
 
-    def execute(self, function: Function, items: Sequence[Any], told: Told) -> Iterator[tuple[int, Outcome]]:
+    def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
         """Index and outcome of each item, as they end. A task that fails or dies is an outcome, never an exception."""
         ...
 

@@ -35,7 +35,7 @@ class Photos:
 
 
 def count(photos: Photos, tell: Callable[[int], None] = lambda done: None) -> int:
-    """How many training photos the scene has; only the first is read."""
+    """Return the number of training photos of the scene; only the first is read."""
     return int(_datamanager(replace(photos, first=0, last=1)).photos_in_all)
 
 

@@ -1,4 +1,4 @@
-"""What a scene's files hold, as one digest: the same photos anywhere are the same data, touched files are not other data."""
+"""Digest of what a scene's files hold: it depends on neither their place nor their time of change."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from vlmgs_ns.bench.executor import Function, Outcome, Told, guarded
+from vlmgs_ns.bench.executor import Function, Outcome, Progress, guarded
 
 PRELOAD = ["nerfstudio.scripts.train", "vlmgs_ns.config", "vlmgs_ns.bench.measure", "vlmgs_ns.evaluation.trained"]
 SECONDS_BETWEEN_TELLING = 0.5
@@ -41,7 +41,7 @@ class LocalExecutor:
     def close(self) -> None:
         """Nothing is left to let go of."""
 
-    def execute(self, function: Function, items: Sequence[Any], told: Told) -> Iterator[tuple[int, Outcome]]:
+    def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
         """Index and outcome of each item, as they end."""
         waiting = list(enumerate(items))
         running: dict[Connection, tuple[int, Any]] = {}
@@ -63,7 +63,7 @@ class LocalExecutor:
                         process.join()
                         message = Outcome(error=_death(process.exitcode))
                     if isinstance(message, int):
-                        told(index, message)
+                        progress(index, message)
                         continue
                     del running[ready]
                     ready.close()

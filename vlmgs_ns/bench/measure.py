@@ -67,7 +67,7 @@ class MeasuredTrainer(VlmFastGSTrainer):
             self._began, self._began_cpu = self._clocks()
 
     def gaussians(self) -> int:
-        """How many there are now."""
+        """Return the number of Gaussians."""
         return len(self.pipeline.model.gauss_params["means"])  # type: ignore[arg-type, index]
 
     def _clocks(self) -> tuple[float, float]:

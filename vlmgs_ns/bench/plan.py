@@ -1,4 +1,4 @@
-"""From a specification to runs, each with an address: a digest of its settings, its data and the code.
+"""Runs of a specification, each with an address: a digest of its settings, its data and the code.
 
 A run whose address has a result is never repeated, whatever it is called and wherever its data lies; a run of which anything
 changed that could change a figure has another address.
@@ -42,7 +42,7 @@ class Run:
     address: str
     """Digest of the settings."""
     problem: str = ""
-    """Why it cannot be done, told before anything starts; empty: it can."""
+    """Why it cannot be carried out, found before anything starts; empty where it can."""
 
     @property
     def iterations(self) -> int:
@@ -104,7 +104,7 @@ def address(settings: Mapping[str, Any]) -> str:
 def _settings(
     spec: Spec, scene: SceneSpec, method: MethodSpec, start: str, seed: int, data: str, labels: str | None
 ) -> dict[str, Any]:
-    """What decides a run's figures; names, paths and descriptions do not."""
+    """Return what decides a run's figures; names, paths and descriptions do not."""
     words = {"protocols": sorted(scene.protocols), "thresholds": spec.thresholds.model_dump()} if scene.protocols else None
     return {
         "base": method.base,
@@ -125,7 +125,7 @@ def _settings(
 
 
 def thresholds_of(settings: Mapping[str, Any]) -> Thresholds:
-    """Of a run that has protocols."""
+    """Return the thresholds of a run that has protocols."""
     return Thresholds(**settings["words"]["thresholds"])
 
 
@@ -166,7 +166,7 @@ def parse_only(conditions: Sequence[str]) -> dict[str, list[str]]:
     for condition in [part for text in conditions for part in text.split(",") if part]:
         key, equals, pattern = condition.partition("=")
         if not equals or not pattern:
-            raise InputError(f"--only {condition} is no condition; write scene=…,method=…,start=…,seed=…")
+            raise InputError(f"--only {condition} is not a condition; write scene=…,method=…,start=…,seed=…")
         if key not in KEYS:
             raise InputError(f"--only {condition}: {key} is not known. {nearest(key, KEYS)}")
         found.setdefault(key, []).append(pattern)

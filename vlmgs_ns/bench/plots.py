@@ -52,7 +52,7 @@ class Line:
 
 
 def line(rows: Sequence[Row], x: str, y: str) -> Line:
-    """Of runs of one scene, method and start, which were all looked at after the same iterations."""
+    """Return the mean and range over runs of one scene, method and start, which were all looked at after the same iterations."""
     curves = [row["curve"] for row in rows]
     at = [list(values) for values in zip(*(curve[y] for curve in curves), strict=True)]
     where = [statistics.mean(values) for values in zip(*(curve[x] for curve in curves), strict=True)]

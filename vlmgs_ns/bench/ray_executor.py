@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vlmgs_ns.bench.executor import Function, Outcome, Told, guarded
+from vlmgs_ns.bench.executor import Function, Outcome, Progress, guarded
 from vlmgs_ns.system.errors import InputError
 
 RETRIES = 3
@@ -33,7 +33,7 @@ class RayExecutor:
         """Join the cluster at an address, or start one of `workers` processes on this machine.
 
         Raises:
-            InputError: Ray is not installed, or there is no cluster at the address.
+            InputError: Ray is not installed, or no cluster answers at the address.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # torch's threads would spin, and what libraries deprecate is news for their developers.
@@ -85,8 +85,8 @@ class RayExecutor:
         """Leave the cluster; one that was started here ends."""
         self._ray.shutdown()
 
-    def execute(self, function: Function, items: Sequence[Any], told: Told) -> Iterator[tuple[int, Outcome]]:
-        """Index and outcome of each item, as they end. How far tasks are is not told in between."""
+    def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
+        """Index and outcome of each item, as they end. No progress is reported in between."""
         # A process for each task, as on one machine: libraries keep state, and peak memory is that of a process.
         task = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=RETRIES, max_calls=1)(_task)
         waiting = {task.remote(function, item): index for index, item in enumerate(items)}
@@ -108,7 +108,7 @@ class RayExecutor:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    """Raise OSError where nothing listens at HOST:PORT: Ray itself would try for minutes."""
     host, _, port = address.rpartition("//")[2].rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -33,7 +33,7 @@ class Results:
         return self.out / "runs" / f"{run.address}.json"
 
     def find(self, run: Run) -> Row | None:
-        """What is known of a run; None: nothing, or a damaged file."""
+        """Return the result of a run; None where there is none, or a damaged file."""
         try:
             found = json.loads(self.path(run).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -41,7 +41,7 @@ class Results:
         return found if isinstance(found, dict) and "status" in found else None
 
     def done(self, run: Run) -> bool:
-        """Whether it need not be done any more."""
+        """Return whether the run has its result."""
         found = self.find(run)
         return found is not None and found["status"] == "done"
 
@@ -93,11 +93,11 @@ def read_rows(path: Path) -> list[Row]:
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}. Give the folder that vlmgs bench wrote.") from None
     except ValueError as error:
-        raise InputError(f"{file} is damaged: {error}. Run vlmgs bench again, which writes it anew.") from None
+        raise InputError(f"{file} is damaged: {error}. Run vlmgs bench again, which rewrites it.") from None
     needed = {"scene", "method", "start", "seed", "status"}
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or needed - row.keys():
-            raise InputError(f"{file}: line {number} is no run of a benchmark. Give the results.jsonl that vlmgs bench wrote.")
+            raise InputError(f"{file}: line {number} is not a run of a benchmark. Give the results.jsonl that vlmgs bench wrote.")
     return rows
 
 

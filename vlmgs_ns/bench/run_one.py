@@ -37,7 +37,7 @@ class Order:
 
     @property
     def folder(self) -> Path:
-        """Of the run: nerfstudio's files, and its log beside it."""
+        """Folder of the run: nerfstudio's files, and its log beside it."""
         return Path(self.out) / "runs" / self.run.address
 
 
@@ -144,7 +144,7 @@ def make_toy(toy: Toy, folder: Path) -> None:
 
 
 def check_settings(item: tuple[Mapping[str, MethodSpec], Mapping[str, SceneSpec]], tell: Tell) -> list[str]:
-    """What is wrong with the overrides of methods and scenes, if anything; nothing is trained."""
+    """Return what is wrong with the overrides of methods and scenes; nothing is trained."""
     methods, scenes = item
     wrong = []
     for name, method in methods.items():

@@ -21,7 +21,7 @@ from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar, say
 
 SECONDS_TO_JUDGE_BY = 5.0
-"""Of training, before the time that is left is told."""
+"""Seconds of training, before the remaining time is estimated."""
 
 
 def run_bench(
@@ -110,19 +110,19 @@ def _carry_out(orders: Sequence[Order], runs: Sequence[Run], results: Results, e
             left = f", {_minutes(spent / done * (total - done))} left" if known else ""
             report(done, f"{ended} of {len(orders)} runs{left}")
 
-        def told(index: int, done: int) -> None:
+        def progress(index: int, done: int) -> None:
             nonlocal first
             first = first or time.monotonic()
             steps[index] = done
             show()
 
-        for index, outcome in executor.execute(run_one, orders, told):
+        for index, outcome in executor.execute(run_one, orders, progress):
             run = orders[index].run
             results.keep(run, _content(orders[index], outcome))
             results.write_lines(runs)
             ended += 1
             steps[index] = run.iterations
-            say(f"{ended}/{len(orders)} {run.title}: {_told(outcome, orders[index])}")
+            say(f"{ended}/{len(orders)} {run.title}: {_outcome_line(outcome, orders[index])}")
             show()
 
 
@@ -135,7 +135,7 @@ def _content(order: Order, outcome: Outcome) -> Row:
     return {"status": "failed", "error": outcome.error, "finished": now()}
 
 
-def _told(outcome: Outcome, order: Order) -> str:
+def _outcome_line(outcome: Outcome, order: Order) -> str:
     if outcome.error:
         return f"failed: {outcome.error} ({order.folder.with_suffix('.log')})"
     found = outcome.value

@@ -1,4 +1,4 @@
-"""What a benchmark consists of, as a YAML file says it: scenes, methods with overrides, seeds, and what is measured."""
+"""Specification of a benchmark, read from a YAML file: scenes, methods with overrides, seeds, and what is measured."""
 
 from __future__ import annotations
 

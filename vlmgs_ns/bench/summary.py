@@ -60,7 +60,7 @@ class Group:
     runs: int
     planned: int
     values: dict[str, list[float]]
-    """Of each column that every run has a value for."""
+    """Values by column, for columns that every run has a value for."""
 
 
 def groups(rows: Sequence[Row]) -> list[Group]:
@@ -88,7 +88,7 @@ def _group(scene: str, method: str, start: str, rows: list[Row]) -> Group:
 
 
 def _values(column: Column, rows: Sequence[Row]) -> list[float]:
-    """Of all rows; none where one has none."""
+    """Return the column's values in all rows; nothing where one row has none."""
     values = [column.of(row) for row in rows]
     present = [value for value in values if value is not None]
     return present if len(present) == len(rows) else []
@@ -158,7 +158,7 @@ def _figures(rows: Sequence[Row]) -> str:
 
 
 def _against_first(done: Sequence[Row]) -> str:
-    """What each method changes against the first, over the scenes and seeds that both have."""
+    """Return what each method changes against the first, over the scenes and seeds that both have."""
     methods = list(dict.fromkeys(row["method"] for row in done))
     if len(methods) < 2:
         return ""

@@ -29,7 +29,7 @@ class Bench:
     data_root: Path | None = None
     """Folder of the data sets; by default the folder of the specification."""
     executor: Literal["local", "ray"] = "local"
-    """Who carries out the runs: processes of this machine, or a Ray cluster (pip install "vlmgs-ns[cluster]")."""
+    """Where runs are carried out: processes of this machine, or a Ray cluster (pip install "vlmgs-ns[cluster]")."""
     jobs: int = 1
     """local: runs at a time. Times compare only with 1. ray without --address: worker processes of the cluster it starts."""
     address: str | None = None

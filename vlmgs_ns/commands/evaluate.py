@@ -26,7 +26,7 @@ class Evaluate:
     B: IoU of the map above a threshold, and of the arg max over the label set (LERF-OVS 2-D, 3D-OVS). C: IoU of the silhouette
     of the Gaussians that the phrase selects."""
     labels: Literal["auto", "toy", "lerf", "lerf-ovs", "3d-ovs"] = "auto"
-    """Whose format the labels have; auto: toy where there is a labels.json, else it must be said."""
+    """Format of the labels; auto: toy where there is a labels.json, else give it."""
     folder: Path | None = None
     """Folder of the labels; by default the scene's own."""
     threshold: float = THRESHOLD
@@ -48,7 +48,7 @@ class Evaluate:
         if not 0 < self.least_alpha <= 1:
             raise InputError(f"--least-alpha {self.least_alpha}: opacity is from 0 to 1; give more than 0 and at most 1")
         find_config(self.run_folder)
-        # What is wrong with the labels is told before the run is loaded, where that can be known.
+        # Errors in the labels are reported before the run is loaded, where they can be known.
         scene = None if self.folder is None else self._read(self.folder)
         run = open_run(self.run_folder)
         if scene is None:

@@ -32,7 +32,7 @@ class Features:
     dino: str | None = None
     """As --pipeline.model.semantics.dino; by default the method's."""
     executor: Literal["local", "ray"] = "local"
-    """Who looks: this process, or tasks on a Ray cluster (pip install "vlmgs-ns[cluster]"), which sees DATA at the same path."""
+    """Where maps are made: here, or on a Ray cluster (pip install "vlmgs-ns[cluster]") that sees DATA at the same path."""
     address: str | None = None
     """ray: the cluster, as ray.init takes it (auto, or HOST:PORT); by default one is started on this machine."""
     jobs: int = 1
@@ -47,7 +47,7 @@ class Features:
         if self.batch < 1 or self.jobs < 1:
             raise InputError(f"--batch {self.batch}, --jobs {self.jobs}: give 1 or more")
         if self.max_image_size is not None and self.max_image_size < 0:
-            raise InputError(f"--max-image-size {self.max_image_size} is no size; give 0 for full size, or more")
+            raise InputError(f"--max-image-size {self.max_image_size} is not a size; give 0 for full size, or more")
         if self.address is not None and self.executor != "ray":
             raise InputError(f"--address {self.address} is a Ray cluster's; add --executor ray")
         from vlmgs_ns.bench.extract import Photos, look, maps_there

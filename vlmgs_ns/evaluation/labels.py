@@ -35,7 +35,7 @@ class LabelledView:
     image: str
     """File name, without folders."""
     width: int
-    """Of the labels, in pixels; the photo may be of another size with the same aspect."""
+    """Width of the labels in pixels; the photo may be of another size with the same aspect."""
     height: int
     objects: tuple[LabelledObject, ...]
     """One per phrase; see `merged`."""
@@ -55,7 +55,7 @@ class LabelledScene:
     phrases: tuple[str, ...]
     """The label set, over which an arg max is taken: every phrase of any view, and perhaps some that no view shows."""
     background: tuple[str, ...] = ()
-    """Phrases of what is nobody's object, for the arg max over the label set to lose pixels to."""
+    """Phrases of what belongs to no object, for the arg max over the label set to lose pixels to."""
     settings: Mapping[str, str | int] = field(default_factory=dict)
     """Which reader with which choices gave these labels; the same for every scene that is read so."""
 

@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 with x1 < x2 and y1 < y2, as shares of the picture's width and height, in [0, 1]."""
 
 NO_PHRASE = -1
-"""What :func:`argmax_segmentation` gives pixels of the background."""
+"""Value of :func:`argmax_segmentation` at pixels of the background."""
 
 
 def peak(
@@ -49,7 +49,7 @@ def in_boxes(
     height: int,
     boxes: Iterable[Box],
 ) -> bool:
-    """Whether the centre of the pixel (x, y) lies in any of the boxes; their edges belong to them."""
+    """Return whether the centre of the pixel (x, y) lies in any of the boxes; their edges belong to them."""
     x, y = (pixel[0] + 0.5) / width, (pixel[1] + 0.5) / height
     return any(x1 <= x <= x2 and y1 <= y <= y2 for x1, y1, x2, y2 in boxes)
 
@@ -188,7 +188,7 @@ def pixel_accuracy(
 def _check_scores(values: Floats, dims: int) -> None:
     if values.ndim != dims or values.size == 0:
         wanted = "[H, W]" if dims == 2 else "[P, H, W]"
-        raise ValueError(f"relevancy of shape {list(values.shape)} is no picture: it must be {wanted} and not empty")
+        raise ValueError(f"relevancy of shape {list(values.shape)} is not a picture: it must be {wanted} and not empty")
     if not np.isfinite(values).all():
         damaged = int((~np.isfinite(values)).sum())
         raise ValueError(f"{damaged} values of the relevancy are NaN or infinite: its features are damaged")

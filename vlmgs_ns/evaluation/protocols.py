@@ -156,8 +156,8 @@ def protocol_c(
     Args:
         scene: labels with masks.
         silhouette_of: selects and renders; asked once for each pair. One selection must serve all views of a phrase.
-        threshold: by which `silhouette_of` selects Gaussians; the same for all scenes. Told in the report.
-        least_alpha: opacity from which `silhouette_of` counts a pixel as covered. Told in the report.
+        threshold: by which `silhouette_of` selects Gaussians; the same for all scenes. Recorded in the report.
+        least_alpha: opacity from which `silhouette_of` counts a pixel as covered. Recorded in the report.
         settings: what the report should say of the model and the query.
 
     Raises:
@@ -249,14 +249,14 @@ def _report(
     rows: list[Row],
     hidden: int,
     chosen: Mapping[str, Setting],
-    told: Mapping[str, Setting] | None,
+    more: Mapping[str, Setting] | None,
     views: Mapping[str, Scores] | None = None,
 ) -> Report:
     if not rows:
         raise ValueError(
             f"no view of scene {scene.name} shows a labelled object: there is nothing to evaluate, give other labels"
         )
-    parts = (chosen, scene.settings, told or {})
+    parts = (chosen, scene.settings, more or {})
     keys = [key for part in parts for key in part]
     for key in keys:
         if keys.count(key) > 1:

@@ -1,4 +1,4 @@
-"""Strict reading of label files: whatever is wrong is told with the file, the place, the value, the reason and the fix."""
+"""Strict reading of label files: an error names the file, the place, the value, the reason and the fix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlmgs_ns.system.errors import InputError
 SLACK = 1.0
 """Pixels by which a drawn corner may lie outside its picture; it is moved to the edge. Further out, the size must be wrong."""
 MOST_PIXELS = 1 << 28
-"""Of one picture. A damaged size must not fill the memory."""
+"""Most pixels of one picture. A damaged size must not fill the memory."""
 
 
 class Source:
@@ -36,7 +36,7 @@ class Source:
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}. Give the folder that holds the labels.") from None
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} is no JSON: {error}. Download or write it again.") from None
+            raise InputError(f"{path} is not JSON: {error}. Download or write it again.") from None
         source = cls(path, content)
         return source if isinstance(content, dict) else source.refuse("must be an object, in braces")
 
@@ -130,7 +130,7 @@ class Source:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def file_name(path: str) -> str:
@@ -145,7 +145,7 @@ def json_files(folder: Path) -> list[Path]:
         InputError: the folder is missing or has none.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder, so that it holds no labels. Give the folder of one scene's json files.")
+        raise InputError(f"{folder} is not a folder, so that it holds no labels. Give the folder of one scene's json files.")
     found = sorted(path for path in folder.glob("*.json") if path.is_file() and not path.name.startswith("."))
     if not found:
         raise InputError(f"{folder} holds no json file, so that nothing is labelled. Give the folder of one scene's json files.")
