@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from vlmgs_ns.toy.furniture import CATALOGUE, PLACES, make_object
 from vlmgs_ns.toy.layout import draw_room
-from vlmgs_ns.toy.phrases import PLACE_WORDS, SURFACES, object_facts, object_phrases, surface_phrases
+from vlmgs_ns.toy.phrases import PLACE_WORDS, SURFACES, object_facts, object_phrases, surface_phrases, taught_phrases
 from vlmgs_ns.toy.room import Room, SceneObject
+from vlmgs_ns.toy.tiny import tiny_clip_folder
 
 SEEDS = range(12)
 
@@ -111,3 +114,8 @@ def test_surfaces_have_phrases_of_their_own() -> None:
     assert len(texts) == len(set(texts))
     assert all(phrase.is_true_of(frozenset(("door",))) for phrase in surface_phrases("door"))
     assert not any(phrase.is_true_of(frozenset(("window",))) for phrase in surface_phrases("door"))
+
+
+def test_the_tiny_clip_s_folder_lists_the_phrases_it_was_taught() -> None:
+    """Written with `json.dumps(taught_phrases(), indent=1)`."""
+    assert json.loads((tiny_clip_folder() / "phrases.json").read_text(encoding="utf-8")) == taught_phrases()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vlmgs_ns.semantics.blend import blend
 from vlmgs_ns.semantics.config import Mode
+from vlmgs_ns.semantics.embedded import model_folder
 from vlmgs_ns.semantics.encoders import ImageTextEncoder, OpenClipEncoder
 from vlmgs_ns.semantics.field import CHUNK, FieldConfig, SemanticField
 from vlmgs_ns.semantics.lifting import Lifted
@@ -159,7 +160,7 @@ class SceneSemantics(nn.Module):
     def _find_encoder(self) -> ImageTextEncoder:
         if self._encoder is None:
             about = self.about
-            found = OpenClipEncoder(embedded(about.clip), about.clip_pretrained, device="cpu")
+            found = OpenClipEncoder(model_folder(about.clip), about.clip_pretrained, device="cpu")
             # What may follow is a precision, which changes a vector in its last digits only.
             if not about.clip_fingerprint.startswith(found.fingerprint):
                 raise InputError(
@@ -274,16 +275,3 @@ class SceneSemantics(nn.Module):
         codes = self.field.clip_codes(means)
         self._codes = means.detach(), means._version, codes
         return codes
-
-
-EMBEDDED = "embedded"
-"""Name of the tiny models that come with the package, wherever it is installed."""
-
-
-def embedded(model: str, kind: Literal["clip", "dino"] = "clip") -> str:
-    """The folder meant by a model's name: that of the tiny ones for `embedded`, else the name itself."""
-    if model != EMBEDDED:
-        return model
-    from vlmgs_ns.toy.tiny import tiny_clip_folder, tiny_dino_folder
-
-    return str(tiny_clip_folder() if kind == "clip" else tiny_dino_folder())

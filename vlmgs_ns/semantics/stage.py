@@ -23,12 +23,13 @@ from vlmgs_ns.rasterize import rasterization
 from vlmgs_ns.semantics.blend import blend_field
 from vlmgs_ns.semantics.cache import FeatureCache
 from vlmgs_ns.semantics.config import SemanticsConfig
+from vlmgs_ns.semantics.embedded import EMBEDDED, model_folder
 from vlmgs_ns.semantics.encoders import DinoEncoder, OpenClipEncoder
 from vlmgs_ns.semantics.features import FeatureMaps, Photo, feature_maps
 from vlmgs_ns.semantics.hybrid import TILE_SIZES
 from vlmgs_ns.semantics.lifting import FeatureView, Lifted, Projection, fit_field, lift_features
 from vlmgs_ns.semantics.losses import SemanticLoss, semantic_loss
-from vlmgs_ns.semantics.scene_semantics import EMBEDDED, About, SceneSemantics, embedded
+from vlmgs_ns.semantics.scene_semantics import About, SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.system.errors import InputError
@@ -86,9 +87,11 @@ def choose_encoders(config: SemanticsConfig) -> Encoders:
     if dino_model == "auto":
         dino_model = DINO if _there(lambda: DinoEncoder(DINO)) else EMBEDDED
     tiles = TILE_SIZES if clip_model != EMBEDDED else TINY_TILES
-    clip = OpenClipEncoder(embedded(clip_model), config.clip_pretrained, negatives=config.negatives, tile_sizes=tiles, **options)
+    clip = OpenClipEncoder(
+        model_folder(clip_model), config.clip_pretrained, negatives=config.negatives, tile_sizes=tiles, **options
+    )
     side = config.dino_shorter_side if dino_model != EMBEDDED else min(config.dino_shorter_side, TINY_SIDE)
-    dino = DinoEncoder(embedded(dino_model, "dino"), shorter_side=side, **options)
+    dino = DinoEncoder(model_folder(dino_model, "dino"), shorter_side=side, **options)
     tiny = [name for name, model in (("CLIP", clip_model), ("DINO", dino_model)) if model == EMBEDDED]
     names = [f"{kind} {name}" for kind, name in (("OpenCLIP", clip.name), ("DINO", dino.name)) if kind[-4:] not in tiny]
     if tiny:

@@ -114,3 +114,8 @@ def object_phrases(thing: SceneObject) -> tuple[Phrase, ...]:
 def surface_phrases(name: str) -> tuple[Phrase, ...]:
     """Return every wording for a part of the room itself, one of ``SURFACES``."""
     return tuple(Phrase(text, frozenset((name,))) for text in SURFACES[name])
+
+
+def taught_phrases() -> list[str]:
+    """Nouns and surfaces that the tiny CLIP was trained on, without colours and patterns: the content of its `phrases.json`."""
+    return [*sorted({"table", *(kind.noun for kind in CATALOGUE)}), *SURFACES]

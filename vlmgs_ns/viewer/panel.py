@@ -25,7 +25,7 @@ from torch import Tensor
 
 from vlmgs_ns.densify.strategy import Densification
 from vlmgs_ns.guidance.round import Round
-from vlmgs_ns.semantics.scene_semantics import EMBEDDED
+from vlmgs_ns.semantics.embedded import taught_phrases
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.viewer import rounds
 from vlmgs_ns.viewer.controls import Action, Page, Row
@@ -308,14 +308,13 @@ class Panel(ViewerControl):
         return "This scene can be searched now: type what to look for."
 
     def known(self) -> list[str]:
-        """What can be looked for: what a model named, the run's own phrases, and what the embedded encoder was taught."""
+        """Return the phrases to offer: labels of guidance, the run's own phrases, and those that the encoder was taught."""
         found = rounds.labels(self.run)
         semantics = self._scene.semantics
         found += self._scene.prompts
         if semantics is not None:
             found += [text for text in semantics.texts if text not in semantics.about.negatives]
-            if semantics.about.clip == EMBEDDED:
-                found += embedded_words()
+            found += taught_phrases(semantics.about.clip)
         return list(dict.fromkeys(found))
 
     @property
@@ -376,14 +375,6 @@ class Panel(ViewerControl):
         except InputError as error:
             return error_message(error)
         return self.status
-
-
-def embedded_words() -> list[str]:
-    """What the embedded tiny encoder was taught, without colours and patterns."""
-    from vlmgs_ns.toy.furniture import CATALOGUE
-    from vlmgs_ns.toy.phrases import SURFACES
-
-    return [*sorted({"table", *(kind.noun for kind in CATALOGUE)}), *SURFACES]
 
 
 def error_message(error: Exception) -> str:
