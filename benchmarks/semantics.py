@@ -31,7 +31,9 @@ from typing import Any
 
 from semantic_geometry import Geometry, train_geometry
 
-THRESHOLD, LEAST_ALPHA = 0.5, 0.5
+from vlmgs_ns.words.query import THRESHOLD
+
+LEAST_ALPHA = 0.5
 VARIANTS: dict[str, dict[str, Any]] = {
     "lift": {"mode": "lift"},
     "warm": {"mode": "warm"},

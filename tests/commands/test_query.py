@@ -201,7 +201,7 @@ def test_views_by_split_and_by_name(opened: OpenRun, tmp_path: Path) -> None:
         (("  ",), {}, "is empty"),
         (("a" * 10_000,), {}, "has 10000 characters"),
         (tuple(map(str, range(33))), {}, "33 phrases; give at most 32"),
-        (("red ball",), {"threshold": 1.0}, "--threshold 1.0 is no relevancy"),
+        (("red ball",), {"threshold": 1.0}, "--threshold 1 is out of range"),
         (("red ball",), {"threshold": -0.1}, "--threshold -0.1"),
         (("red ball",), {"threshold": float("nan")}, "--threshold nan"),
         (("red ball",), {"negative": ()}, "--negative has no phrase after it"),

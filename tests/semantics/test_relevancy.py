@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmgs_ns.semantics.relevancy import (
+    TEMPERATURE,
     localise,
     pca_basis,
     pca_colours,
@@ -20,6 +21,10 @@ from vlmgs_ns.semantics.relevancy import (
 )
 
 scores = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=5)
+
+
+def relevancy_of(phrases: torch.Tensor, negatives: torch.Tensor, temperature: float = TEMPERATURE) -> torch.Tensor:
+    return relevancy_from_scores(torch.cat([phrases, negatives], dim=-1), phrases.shape[-1], temperature)
 
 
 def by_definition(phrase: float, negatives: list[float], temperature: float = 10.0) -> float:
@@ -42,7 +47,7 @@ def test_by_hand() -> None:
 @settings(deadline=None)
 @given(scores, scores)
 def test_is_the_least_softmax_over_the_negatives(phrases: list[float], negatives: list[float]) -> None:
-    found = relevancy_from_scores(torch.tensor(phrases), torch.tensor(negatives))
+    found = relevancy_of(torch.tensor(phrases), torch.tensor(negatives))
     assert found.tolist() == pytest.approx([by_definition(p, negatives) for p in phrases], rel=1e-4)
 
 
@@ -52,25 +57,25 @@ def test_rises_with_the_phrase_falls_with_a_negative_and_ignores_a_shift(
     phrases: list[float], negatives: list[float], more: float
 ) -> None:
     p, n = torch.tensor(phrases), torch.tensor(negatives)
-    found = relevancy_from_scores(p, n)
-    assert (relevancy_from_scores(p + more, n) >= found).all()
-    assert (relevancy_from_scores(p, torch.cat([n, n[:1] + more])) <= found).all()
-    assert torch.allclose(relevancy_from_scores(p + more, n + more), found, atol=1e-5)
+    found = relevancy_of(p, n)
+    assert (relevancy_of(p + more, n) >= found).all()
+    assert (relevancy_of(p, torch.cat([n, n[:1] + more])) <= found).all()
+    assert torch.allclose(relevancy_of(p + more, n + more), found, atol=1e-5)
 
 
 def test_a_tie_with_the_hardest_negative_is_one_half() -> None:
-    assert relevancy_from_scores(torch.tensor([0.3]), torch.tensor([0.1, 0.3, -0.5])).item() == 0.5
+    assert relevancy_of(torch.tensor([0.3]), torch.tensor([0.1, 0.3, -0.5])).item() == 0.5
 
 
 def test_enormous_scores_stay_finite() -> None:
-    found = relevancy_from_scores(torch.tensor([1e30, -1e30]), torch.tensor([0.0]))
+    found = relevancy_of(torch.tensor([1e30, -1e30]), torch.tensor([0.0]))
     assert found.tolist() == [1.0, 0.0]
 
 
 def test_temperature_sharpens() -> None:
     p, n = torch.tensor([0.2]), torch.tensor([0.1])
-    assert relevancy_from_scores(p, n, 5.0).item() == pytest.approx(1 / (1 + math.exp(-0.5)))
-    assert relevancy_from_scores(p, n, 5.0) < relevancy_from_scores(p, n) < relevancy_from_scores(p, n, 50.0)
+    assert relevancy_of(p, n, 5.0).item() == pytest.approx(1 / (1 + math.exp(-0.5)))
+    assert relevancy_of(p, n, 5.0) < relevancy_of(p, n) < relevancy_of(p, n, 50.0)
 
 
 def test_features_and_scores_give_the_same_in_any_shape() -> None:
@@ -78,7 +83,7 @@ def test_features_and_scores_give_the_same_in_any_shape() -> None:
     features, p, n = (torch.nn.functional.normalize(torch.randn(*s, 8, generator=g), dim=-1) for s in ((4, 5), (3,), (2,)))
     found = relevancy(features, p, n)
     assert found.shape == (4, 5, 3)
-    assert torch.allclose(found, relevancy_from_scores(features @ p.T, features @ n.T), atol=1e-6)
+    assert torch.allclose(found, relevancy_of(features @ p.T, features @ n.T), atol=1e-6)
     assert torch.allclose(found[..., 1:2], relevancy(features, p[1:2], n), atol=1e-6), "phrases do not disturb each other"
 
 

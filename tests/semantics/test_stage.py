@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.semantics.tiny_models import save_clip, save_dino
 from vlmgs_ns.semantics.blend import blend
 from vlmgs_ns.semantics.cache import FeatureCache
-from vlmgs_ns.semantics.config import LONGEST_PHRASE, MOST_PHRASES, SemanticsConfig, parse_prompt
+from vlmgs_ns.semantics.config import SemanticsConfig
 from vlmgs_ns.semantics.field import FieldConfig, SemanticField
 from vlmgs_ns.semantics.relevancy import relevancy
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
@@ -301,19 +301,6 @@ def test_gaussians_that_no_photo_shows(make: Callable[..., Stage]) -> None:
 def test_the_embedded_clip_looks_at_small_tiles_alone(models: Path) -> None:
     for clip, sizes in (("embedded", 2), (str(models / "clip"), 7)):
         assert choose_encoders(SemanticsConfig(clip=clip, dino="embedded", device="cpu")).clip.tile_sizes == sizes
-
-
-def test_prompts() -> None:
-    assert parse_prompt(None) == parse_prompt("") == []
-    assert parse_prompt(" red  ball;wooden table ;; ") == ["red ball", "wooden table"]
-    for text, complaint in (
-        (" ; ;", "names nothing"),
-        ("x" * 10_000, "10000 characters"),
-        (";".join(["a"] * (MOST_PHRASES + 1)), "33 phrases"),
-    ):
-        with pytest.raises(InputError, match=complaint):
-            parse_prompt(text)
-    assert parse_prompt("x" * LONGEST_PHRASE) == ["x" * LONGEST_PHRASE]
 
 
 @pytest.mark.parametrize(

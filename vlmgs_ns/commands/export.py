@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import json
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+
+from vlmgs_ns.words import query as words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +36,7 @@ class Export:
     """Export everything but that, and but its rim and its faint Gaussians, which would stay as a ghost."""
     negative: Phrases = ()
     """What it is not, beside the scene's own negatives: --select "wooden table" --negative floor"""
-    threshold: float = 0.5
+    threshold: float = words.THRESHOLD
     """Relevancy above which a Gaussian is selected. At 0.5 it ties with the hardest negative; more is stricter."""
     average: bool = True
     """Average the relevancy of Gaussians that touch, which closes holes; else each counts for itself."""
@@ -57,16 +60,16 @@ class Export:
         from vlmgs_ns.method.finished_run import find_config, open_run
         from vlmgs_ns.system.errors import InputError
 
-        phrases, negatives = self._checked()
+        query = self._checked()
         folder = self.out or find_config(self.run_folder).parent / "exports"
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--out {folder} is a file; give a folder")
         # What nerfstudio says while it loads would spoil the object.
         with contextlib.redirect_stdout(sys.stderr) if self.as_json else contextlib.nullcontext():
             run = open_run(self.run_folder)
-            found = self._search(run, phrases, negatives)
+            found = self._search(run, query)
             try:
-                said = self._write(run, folder, phrases, negatives, found)
+                said = self._write(run, folder, query, found)
             except OSError as error:
                 raise InputError(
                     f"{folder} cannot be written to: {error.strerror or error}; make room there, or give another folder, --out"
@@ -76,13 +79,11 @@ class Export:
         else:
             self._tell(said)
 
-    def _checked(self) -> tuple[list[str], list[str]]:
-        """The phrases and the further negatives, before anything slow begins."""
+    def _checked(self) -> words.Query:
+        """Return what is looked for, before anything slow begins."""
         from vlmgs_ns.system.errors import InputError
-        from vlmgs_ns.words.phrases import checked_phrases
 
-        phrases = checked_phrases([phrase for group in self.select for phrase in group], "--select")
-        negatives = checked_phrases([phrase for group in self.negative for phrase in group], "--negative")
+        phrases, negatives = list(itertools.chain(*self.select)), list(itertools.chain(*self.negative))
         if self.select and not phrases:
             raise InputError(
                 "--select has no phrase after it; describe what to export, such as --select 'red ball', or leave it out"
@@ -90,33 +91,30 @@ class Export:
         for flag, given in (("--invert", self.invert), ("--negative", bool(self.negative))):
             if given and not phrases:
                 raise InputError(f"{flag} needs a phrase to select; add one, such as --select 'red ball'")
-        for phrase in phrases:
-            if phrase in negatives:
-                raise InputError(f"{phrase!r} is in --select and in --negative, and cannot beat itself; leave one out")
-        if not 0 <= self.threshold < 1:
-            raise InputError(f"--threshold {self.threshold:g} is out of range; give a number from 0 to below 1, such as 0.5")
+        fields = words.Fields("--select", "--negative", "--threshold")
+        query = words.make_query(phrases, negatives, self.threshold, fields=fields)
         for flag, value in (("--least-opacity", self.least_opacity), ("--least-share", self.least_share)):
             if not 0 <= value <= 1:
                 raise InputError(f"{flag} {value:g} is out of range; give a number from 0 to 1, or leave it out")
         if self.compressed and importlib.util.find_spec("gsply") is None:
             raise InputError("--compressed needs gsply, which is not installed here: pip install gsply, or leave the flag out")
-        return phrases, negatives
+        return query
 
-    def _search(self, run: OpenRun, phrases: list[str], negatives: list[str]) -> Found | None:
+    def _search(self, run: OpenRun, query: words.Query) -> Found | None:
         from vlmgs_ns.words.find import REACH_TO_REMOVE
         from vlmgs_ns.words.search import search
 
-        if not phrases and not self.features:
+        if not query.phrases and not self.features:
             return None
         run.model.set_prompts([])  # says so where the scene cannot be searched
         assert run.model.semantics is not None
         return search(
-            run.model.semantics, run.model.splats(), phrases, negatives,
-            threshold=self.threshold, average=self.average, least_opacity=self.least_opacity, least_share=self.least_share,
+            run.model.semantics, run.model.splats(), query.phrases, query.negatives,
+            threshold=query.threshold, average=self.average, least_opacity=self.least_opacity, least_share=self.least_share,
             reach=REACH_TO_REMOVE if self.invert else 0.0,
         )  # fmt: skip
 
-    def _write(self, run: OpenRun, folder: Path, phrases: list[str], negatives: list[str], found: Found | None) -> dict[str, Any]:
+    def _write(self, run: OpenRun, folder: Path, query: words.Query, found: Found | None) -> dict[str, Any]:
         """Write the files, all or none, and return what to say about them."""
         import torch
 
@@ -124,12 +122,11 @@ class Export:
         from vlmgs_ns.system.atomic import replacing
         from vlmgs_ns.system.errors import InputError
         from vlmgs_ns.words.feature_export import write_features
-        from vlmgs_ns.words.phrases import file_stem
 
         model = run.model
         gaussians = trained_gaussians(dict(model.gauss_params.items()), model.config.sh_degree)
         wanted: Tensor = torch.ones(len(gaussians), dtype=torch.bool)
-        if found is not None and phrases:
+        if found is not None and query.phrases:
             wanted = ~found.mask if self.invert else found.mask
         chosen = torch.nonzero(wanted & gaussians.drawn())[:, 0]
         if len(chosen) == 0:
@@ -143,7 +140,7 @@ class Export:
             written = in_data_coordinates(written, run.folder / "dataparser_transforms.json")
 
         folder.mkdir(parents=True, exist_ok=True)
-        stem = ("without-" if self.invert else "") + file_stem(phrases) if phrases else "scene"
+        stem = ("without-" if self.invert else "") + words.file_stem(query.phrases) if query.phrases else "scene"
         ply, features, small = (folder / f"{stem}{suffix}" for suffix in (".ply", ".safetensors", ".compressed.ply"))
         with contextlib.ExitStack() as files:
             write_ply(files.enter_context(replacing(ply)), written)
@@ -152,7 +149,7 @@ class Export:
             if found is not None and self.features:
                 assert model.semantics is not None
                 beside = files.enter_context(replacing(features))
-                write_features(beside, model.semantics, model.means.detach(), chosen, phrases, negatives, found)
+                write_features(beside, model.semantics, model.means.detach(), chosen, query.phrases, query.negatives, found)
         return {
             "ply": str(ply),
             "features": str(features) if self.features else None,
@@ -162,7 +159,7 @@ class Export:
             "bytes": ply.stat().st_size,
             "coordinates": self.coordinates,
             "inverted": self.invert,
-            "phrases": {} if found is None else _figures(phrases, found),
+            "phrases": {} if found is None else _figures(query.phrases, found),
             "dropped": {
                 "faint": 0 if found is None else found.faint,
                 "apart": 0 if found is None else found.apart,
@@ -190,7 +187,7 @@ class Export:
             say(f"If too much {more}: name it with --negative, or raise --threshold. If a part {less}: lower --threshold.")
 
 
-def _figures(phrases: list[str], found: Found) -> dict[str, dict[str, float]]:
+def _figures(phrases: tuple[str, ...], found: Found) -> dict[str, dict[str, float]]:
     counts, highest = found.masks.sum(dim=0).tolist(), found.relevancy.amax(dim=0).tolist()
     return {
         phrase: {"gaussians": count, "highest_relevancy": round(value, 4)}

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.words import query as words
 
 if TYPE_CHECKING:
     from vlmgs_ns.pages.viewpoints import View
 
-THRESHOLD = 0.5
-"""A tie with the hardest negative."""
 NOT_FOUND = 3
 """Exit status where a phrase is found nowhere."""
 
@@ -38,7 +37,7 @@ class Query:
     """What to look for: "red ball" "wooden table". Before any option that takes a list."""
     negative: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="PHRASE ...", help_behavior_hint="")] = None
     """What it is not, beside the scene's own negatives: vlmgs query RUN "wooden table" --negative floor door"""
-    threshold: float = THRESHOLD
+    threshold: float = words.THRESHOLD
     """Relevancy, from 0 to 1, above which a pixel or a Gaussian belongs to a phrase; at 0.5 it ties with the hardest negative."""
     split: Annotated[Literal["train", "test", "all"] | None, tyro.conf.arg(metavar="{train,test,all}", help_behavior_hint="")] = (
         None
@@ -59,7 +58,7 @@ class Query:
 
     def run(self) -> None:
         """Look, write and say what was found; what cannot work is refused before anything is loaded."""
-        phrases, negatives = self._check()
+        query = self._checked()
         from vlmgs_ns.method.finished_run import find_config, open_run
         from vlmgs_ns.pages.query import PAGE, Asked, answer, check_folder
         from vlmgs_ns.pages.query_summary import summary
@@ -75,9 +74,7 @@ class Query:
             run = open_run(self.run_folder)
             looked_from: list[View] = photo_views(run, self.split, self.views) if path is None else list(path.views)
             asked = Asked(
-                phrases=phrases,
-                negatives=negatives,
-                threshold=self.threshold,
+                query=query,
                 raw=self.raw,
                 every_view=path is None or self.frames,
                 fps=None if path is None else path.fps,
@@ -88,7 +85,8 @@ class Query:
             say(f"Look at {out / PAGE}")
             first = next((one["phrase"] for one in found["phrases"] if one["gaussians"]), None)
             if first is not None:
-                say(f"Next: vlmgs export {shlex.join([str(self.run_folder), '--select', first, *self._stricter(negatives)])}")
+                arguments = [str(self.run_folder), "--select", first, *self._stricter(query.negatives)]
+                say(f"Next: vlmgs export {shlex.join(arguments)}")
             if write is not None:
                 write(json.dumps(found, ensure_ascii=False))
         if not found["all_found"]:
@@ -96,31 +94,21 @@ class Query:
 
     def _stricter(self, negatives: tuple[str, ...]) -> list[str]:
         """Flags with which another command selects the same."""
-        threshold = [] if self.threshold == THRESHOLD else ["--threshold", f"{self.threshold:g}"]
+        threshold = [] if self.threshold == words.THRESHOLD else ["--threshold", f"{self.threshold:g}"]
         return [*threshold, *(("--negative", *negatives) if negatives else ())]
 
-    def _check(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Phrases and negatives without spaces around them."""
-        from vlmgs_ns.semantics.config import MOST_PHRASES
-        from vlmgs_ns.words.phrases import checked_phrases
-
+    def _checked(self) -> words.Query:
+        """Return what is looked for, after refusing flags that do not go together."""
         if not self.phrases:
             raise InputError('no phrase to look for; give some right after the run: vlmgs query RUN "red ball" "wooden table"')
-        phrases = tuple(checked_phrases(self.phrases, "PHRASE"))
-        if len(phrases) > MOST_PHRASES:
-            raise InputError(f"{len(phrases)} phrases; give at most {MOST_PHRASES} at once, and ask again for the others")
         if self.negative is not None and not self.negative:
             raise InputError("--negative has no phrase after it; say what it is not, such as --negative floor, or leave it out")
-        negatives = tuple(checked_phrases(self.negative or (), "--negative"))
-        for phrase in phrases:
-            if phrase in negatives:
-                raise InputError(f"{phrase!r} is looked for and in --negative, and cannot beat itself; leave one out")
-        if not 0 <= self.threshold < 1:
-            raise InputError(f"--threshold {self.threshold} is no relevancy; give a number from 0 to 1, such as 0.5")
+        fields = words.Fields("PHRASE", "--negative", "--threshold")
+        query = words.make_query(self.phrases, self.negative or (), self.threshold, fields=fields)
         if self.camera_path is not None and (self.views or self.split):
             raise InputError("--camera-path says where to look from; leave out --views and --split")
         if self.views and self.split:
             raise InputError("--views names the photos to look from; leave out --split")
         if self.frames and self.camera_path is None:
             raise InputError("--frames is about the frames of a --camera-path; give one, or leave it out")
-        return phrases, negatives
+        return query

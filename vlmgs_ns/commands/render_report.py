@@ -36,8 +36,8 @@ class RenderReport:
         out = (self.out or find_config(self.run_folder).parent / "report.html").absolute()
         from vlmgs_ns.pages.report import check_output, write_report
         from vlmgs_ns.semantics.cache import format_size
-        from vlmgs_ns.semantics.config import parse_prompt
         from vlmgs_ns.system.progress import say
+        from vlmgs_ns.words.query import parse_prompt
 
         phrases = parse_prompt(self.prompt)
         check_output(out)

@@ -32,7 +32,6 @@ from vlmgs_ns.method.lpips import Lpips
 from vlmgs_ns.method.model_config import ModelSettings, make_strategy
 from vlmgs_ns.method.training_views import TrainingViews
 from vlmgs_ns.rasterize import composite, rasterization
-from vlmgs_ns.semantics.config import parse_prompt
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats
@@ -42,6 +41,7 @@ from vlmgs_ns.system.schedules import resolve
 from vlmgs_ns.system.user_cache import user_cache
 from vlmgs_ns.viewer.interrupts import uninterrupted
 from vlmgs_ns.viewer.panel import Panel
+from vlmgs_ns.words.query import parse_prompt
 
 DEFAULT_RUN_LENGTH = 20_000
 """Iterations of a run where nobody says how long it is."""

@@ -20,9 +20,9 @@ from vlmgs_ns.method.guided_scene import GuidedScene
 from vlmgs_ns.method.model import VlmFastGSModelConfig
 from vlmgs_ns.method.photo_views import PhotoViews
 from vlmgs_ns.semantics.cache import default_cache
-from vlmgs_ns.semantics.config import parse_prompt
 from vlmgs_ns.semantics.stage import Encoders, Stage, choose_encoders
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.words.query import parse_prompt
 
 
 @dataclass

@@ -17,12 +17,11 @@ from vlmgs_ns.pages.held_out import evenly_spaced, to_bytes
 from vlmgs_ns.semantics.relevancy import segment
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar
+from vlmgs_ns.words.query import THRESHOLD
 
 if TYPE_CHECKING:
     from vlmgs_ns.method.finished_run import OpenRun
 
-THRESHOLD = 0.5
-"""A tie with the hardest negative."""
 LEAST_ALPHA = 0.5
 """Opacity from which a pixel shows something."""
 MOST_VIEWS = 24

@@ -30,8 +30,8 @@ from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar
 from vlmgs_ns.system.video import write_mp4
-from vlmgs_ns.words.phrases import file_stem
 from vlmgs_ns.words.place import Place, in_data, places
+from vlmgs_ns.words.query import Query, file_stem
 from vlmgs_ns.words.question import Look, Question, share_in_picture
 from vlmgs_ns.words.sighting import Sighting, sight
 
@@ -49,10 +49,7 @@ _LONGEST_FOLDER = 60
 class Asked:
     """What to look for and what to write."""
 
-    phrases: tuple[str, ...]
-    negatives: tuple[str, ...] = ()
-    """What it is not, beside the scene's own negatives."""
-    threshold: float = 0.5
+    query: Query
     raw: bool = False
     """Whether relevancy is written as numbers too."""
     every_view: bool = True
@@ -103,8 +100,8 @@ def answer(run: OpenRun, views: Sequence[View], asked: Asked, out: Path) -> dict
     start = time.perf_counter()
     scene = _Scene(run, asked)
     words = time.perf_counter() - start
-    folders = folders_of(asked.phrases)
-    rows: list[list[dict[str, Any]]] = [[] for _ in asked.phrases]
+    folders = folders_of(asked.query.phrases)
+    rows: list[list[dict[str, Any]]] = [[] for _ in asked.query.phrases]
     sizes: list[dict[str, Any]] = []
     with _film(asked, out) as film, bar("Looking", len(views)) as report:
         for number, view in enumerate(views, start=1):
@@ -149,14 +146,14 @@ def answer(run: OpenRun, views: Sequence[View], asked: Asked, out: Path) -> dict
             "video": videos[k],
             "views": sorted(rows[k], key=lambda row: (-row["clarity"], -row["peak"])),
         }
-        for k, phrase in enumerate(asked.phrases)
+        for k, phrase in enumerate(asked.query.phrases)
     ]
     whole = {
         "version": VERSION,
         "run": str(run.folder.absolute()),
         "folder": str(out.absolute()),
         "page": PAGE,
-        "threshold": asked.threshold,
+        "threshold": asked.query.threshold,
         "negatives": list(scene.question.negatives),
         "all_found": all(one["found"] for one in found),
         "seconds": {"words": round(words, 2), "views": round(looked, 2), "all": round(time.perf_counter() - start, 2)},
@@ -172,9 +169,9 @@ class _Scene:
     """The question, and over all views what each Gaussian shows."""
 
     def __init__(self, run: OpenRun, asked: Asked) -> None:
-        self.model, self.threshold = run.model, asked.threshold
-        self.question = Question(run.model, asked.phrases, asked.negatives)
-        self._shown = torch.zeros(len(self.question.splats), len(asked.phrases) + 1)
+        self.model, self.threshold = run.model, asked.query.threshold
+        self.question = Question(run.model, asked.query.phrases, asked.query.negatives)
+        self._shown = torch.zeros(len(self.question.splats), len(asked.query.phrases) + 1)
         outputs = run.pipeline.datamanager.train_dataparser_outputs
         self._transform, self._scale = outputs.dataparser_transform, float(outputs.dataparser_scale)
 
@@ -238,7 +235,7 @@ def _write_sighting(
 ) -> dict[str, str]:
     relevancy = look.relevancy[phrase]
     files = {
-        "relevancy": _write_picture(out, f"{stem}_relevancy.png", relevancy_picture(render, relevancy, asked.threshold)),
+        "relevancy": _write_picture(out, f"{stem}_relevancy.png", relevancy_picture(render, relevancy, asked.query.threshold)),
         "mask": _write_picture(out, f"{stem}_mask.png", np.where(sighting.mask, np.uint8(255), np.uint8(0))),
         "found": _write_picture(out, f"{stem}_found.png", found_picture(render, sighting)),
     }
@@ -273,7 +270,7 @@ def _film(asked: Asked, out: Path) -> Iterator[Film | None]:
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".frames-") as folder:
-            yield Film(Path(folder), asked.threshold)
+            yield Film(Path(folder), asked.query.threshold)
 
 
 def _write_videos(film: Film | None, folders: list[str], out: Path, asked: Asked) -> list[str | None]:

@@ -14,7 +14,7 @@ from vlmgs_ns.pages.charts import training_charts
 from vlmgs_ns.pages.costs import Costs, costs_of, read_json
 from vlmgs_ns.pages.curves import read_curves
 from vlmgs_ns.pages.embed import ERROR_AT_WHITE, data_uri
-from vlmgs_ns.pages.gallery import THRESHOLD, Find, phrases_of, search
+from vlmgs_ns.pages.gallery import Find, phrases_of, search
 from vlmgs_ns.pages.held_out import HeldOut, held_out
 from vlmgs_ns.pages.next_commands import next_commands
 from vlmgs_ns.pages.page import render
@@ -25,6 +25,7 @@ from vlmgs_ns.splats.orbit import surrounds
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import say
+from vlmgs_ns.words.query import THRESHOLD
 
 VIEWS_SHOWN = 6
 """Most held-out views with pictures."""

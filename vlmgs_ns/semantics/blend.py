@@ -89,7 +89,7 @@ def blend_query(
 ) -> Tensor:
     """Render scores ⟨blended feature, text⟩ from T blended channels instead of D: ⟨Σ w f, t⟩ = Σ w ⟨f, t⟩. [H, W, T].
 
-    K phrases and the negatives are T texts; `query.relevancy_from_scores` takes the result.
+    K phrases and the negatives are T texts; `relevancy_from_scores` takes the result.
     """
     return blend(splats, camera, features @ texts.T, min_opacity, min_radius)[0]
 

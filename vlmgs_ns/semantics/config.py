@@ -1,4 +1,4 @@
-"""Settings of the semantic stage, and the parsing of a prompt into phrases."""
+"""Settings of the semantic stage."""
 
 from __future__ import annotations
 
@@ -11,11 +11,6 @@ from vlmgs_ns.semantics.relevancy import NEGATIVES
 from vlmgs_ns.system.errors import InputError
 
 Mode = Literal["warm", "fmgs", "lift"]
-
-MOST_PHRASES = 32
-"""Each is an output of every render."""
-LONGEST_PHRASE = 200
-"""Characters; text encoders read fewer than 80 tokens."""
 
 
 @dataclass
@@ -101,29 +96,6 @@ LITE_SEMANTICS = SemanticsConfig(
     mode="lift", sizes=LITE, warm_steps=400, warm_batch=2048, refine_steps=40, steps=400, alignment_steps=200
 )
 """For a laptop's CPU: lifted features take a sixth of the processor time of a warm start, which finds about as much."""
-
-
-def parse_prompt(text: str | None) -> list[str]:
-    """The phrases of a prompt, in their order: what stands between semicolons. None or "": none.
-
-    Raises:
-        InputError: nothing but semicolons and spaces, too many phrases, or one that is too long for a text encoder.
-    """
-    if not text:
-        return []
-    phrases = [" ".join(phrase.split()) for phrase in text.split(";")]
-    phrases = [phrase for phrase in phrases if phrase]
-    if not phrases:
-        raise InputError(f'--prompt {text[:40]!r} names nothing; give phrases with semicolons between: "red ball; wooden table"')
-    if len(phrases) > MOST_PHRASES:
-        raise InputError(f"--prompt has {len(phrases)} phrases; give at most {MOST_PHRASES}, each is an output of every render")
-    longest = max(phrases, key=len)
-    if len(longest) > LONGEST_PHRASE:
-        raise InputError(
-            f"--prompt has a phrase of {len(longest)} characters ({longest[:40]}…); give at most {LONGEST_PHRASE}, and "
-            "semicolons between phrases"
-        )
-    return phrases
 
 
 def _flag(name: str) -> str:

@@ -39,22 +39,23 @@ def relevancy(
             " embed all of them with the same model"
         )
     scores = features @ torch.cat([phrases, negatives]).T
-    return relevancy_from_scores(scores[..., : len(phrases)], scores[..., len(phrases) :], temperature)
+    return relevancy_from_scores(scores, len(phrases), temperature)
 
 
 def relevancy_from_scores(
-    phrase_scores: Tensor,  # [..., P]
-    negative_scores: Tensor,  # [..., M]
+    scores: Tensor,  # [..., P + M] of the phrases, then of the negatives
+    phrases: int,  # P
     temperature: float = TEMPERATURE,
 ) -> Tensor:
-    """Relevancy from scores ⟨f, text⟩, as P + M blended channels give them. [..., P] in [0, 1].
+    """Relevancy from scores ⟨f, text⟩, of Gaussians or as P + M blended channels give them. [..., P] in [0, 1].
 
     Raises:
         ValueError: no negatives.
     """
-    if negative_scores.shape[-1] == 0:
+    if scores.shape[-1] <= phrases:
         raise ValueError(f"no negative phrases to compare with: give at least one, as {', '.join(NEGATIVES)}")
-    return torch.sigmoid(temperature * (phrase_scores - negative_scores.amax(dim=-1, keepdim=True)))
+    hardest = scores[..., phrases:].amax(dim=-1, keepdim=True)
+    return torch.sigmoid(temperature * (scores[..., :phrases] - hardest))
 
 
 def localise(

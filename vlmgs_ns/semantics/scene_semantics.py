@@ -200,7 +200,7 @@ class SceneSemantics(nn.Module):
             InputError: no negatives, as `embed`, or the Gaussians are not those that features were lifted for.
         """
         scores = self.scores(means, self._asked(phrases, negatives))
-        return relevancy_from_scores(scores[:, : len(phrases)], scores[:, len(phrases) :])
+        return relevancy_from_scores(scores, len(phrases))
 
     @torch.no_grad()
     def pictures(
@@ -227,7 +227,7 @@ class SceneSemantics(nn.Module):
         if inside is not None:
             splats, channels = splats[inside], channels[inside]
         image, alpha = blend(splats, camera, channels)
-        maps = relevancy_from_scores(image[..., : len(phrases)], image[..., len(phrases) : len(texts)])
+        maps = relevancy_from_scores(image[..., : len(texts)], len(phrases))
         # Along the axes the mean is one number each: what is not covered shows as grey.
         along = image[..., len(texts) :] - alpha[..., None] * (self.pca_mean @ self.pca_axes)
         flat = PcaBasis(along.new_zeros(3), torch.eye(3, device=along.device), self.pca_spread)

@@ -89,7 +89,7 @@ class Frame:
         if finds is not None:
             count = len(finds.phrases)
             texts = count + len(finds.negatives)
-            maps = relevancy_from_scores(image[..., :count], image[..., count:texts])
+            maps = relevancy_from_scores(image[..., :texts], count)
             picture = self._finds(picture, maps, alpha)
         if selected is not None:
             edge = outline(image[..., -1] > 0.5)

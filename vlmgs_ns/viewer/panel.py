@@ -31,8 +31,8 @@ from vlmgs_ns.viewer import rounds
 from vlmgs_ns.viewer.controls import Action, Page, Row
 from vlmgs_ns.viewer.frame import SHOWS, Frame
 from vlmgs_ns.viewer.scene import ShownScene
-from vlmgs_ns.viewer.session import MOST_PHRASES, Session, parse_phrases
-from vlmgs_ns.words.find import THRESHOLD
+from vlmgs_ns.viewer.session import MOST_PHRASES, Session, typed_query
+from vlmgs_ns.words.query import THRESHOLD
 
 PAUSE = 0.8
 """Seconds without a key after which what was typed is looked for: the page sends no event for Enter."""
@@ -251,10 +251,10 @@ class Panel(ViewerControl):
     def _find_new(self) -> str:
         """Look for what was typed, unless it is what was found last."""
         found = self.session().found
-        phrases, negatives = parse_phrases(self.phrases.value, "Find"), parse_phrases(self.negatives.value, "But not")
-        if found is None and not phrases:
+        query = typed_query(self.phrases.value, self.negatives.value)
+        if found is None and not query.phrases:
             return ""
-        if found is not None and list(found.phrases) == phrases and negatives in ([], list(found.negatives)):
+        if found is not None and found.phrases == query.phrases and query.negatives in ((), found.negatives):
             return ""
         return self.find()
 

@@ -7,7 +7,6 @@ Every action returns one line that says what it did, or raises an InputError tha
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from vlmgs_ns.viewer.scene import ShownScene
 from vlmgs_ns.words.clean import cleaned
 from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.find import REACH_TO_REMOVE, find
-from vlmgs_ns.words.phrases import checked_phrases, file_stem
+from vlmgs_ns.words.query import Fields, Query, file_stem, make_query, split_phrases
 
 MOST_PHRASES = 6
 """At once: as many as there are colours to tell them apart."""
@@ -70,19 +69,17 @@ class Session:
         Raises:
             InputError: phrases that cannot be used, no semantics in this run, or no encoder on this machine.
         """
-        wanted = parse_phrases(phrases, "Find")
-        if not wanted:
+        query = typed_query(phrases, negatives)
+        if not query.phrases:
             self.found = None
             return "Nothing is looked for."
-        if len(wanted) > MOST_PHRASES:
-            raise InputError(f"{len(wanted)} phrases are too many to tell apart; look for at most {MOST_PHRASES} at once")
         semantics = self._scene.searchable()
-        others = parse_phrases(negatives, "But not") or list(semantics.about.negatives)
-        texts = semantics.embed([*wanted, *others])
+        others = query.negatives or semantics.about.negatives
+        texts = semantics.embed([*query.phrases, *others])
         with lock or nullcontext():
             scores = semantics.scores(self._scene.splats().means, texts)
-        relevancy = relevancy_from_scores(scores[:, : len(wanted)], scores[:, len(wanted) :])
-        self.found = Found(tuple(wanted), tuple(others), scores, relevancy)
+        relevancy = relevancy_from_scores(scores, len(query.phrases))
+        self.found = Found(query.phrases, others, scores, relevancy)
         return self.found.describe(threshold)
 
     @torch.no_grad()
@@ -189,7 +186,7 @@ class Session:
         return f"{action}. {count_gaussians(int(mask.sum()))} selected{rest}."
 
 
-def parse_phrases(text: str, field: str) -> list[str]:
-    """Return the phrases between semicolons, each once. Raises an InputError for one that cannot be used."""
-    phrases: Sequence[str] = [" ".join(part.split()) for part in text.split(";")]
-    return checked_phrases([phrase for phrase in phrases if phrase], field)
+def typed_query(phrases: str, negatives: str) -> Query:
+    """Return the query typed into two fields, phrases between semicolons; none for an empty field. Raises like `make_query`."""
+    wanted, others = split_phrases(phrases), split_phrases(negatives)
+    return make_query(wanted, others, scene_negatives=not others, most=MOST_PHRASES, fields=Fields("Find", "But not"))

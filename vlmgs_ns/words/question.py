@@ -94,7 +94,7 @@ class Question:
         return weights.cpu()
 
     def _relevancy(self, scores: Tensor) -> Tensor:
-        return relevancy_from_scores(scores[..., : len(self.phrases)], scores[..., len(self.phrases) :])
+        return relevancy_from_scores(scores, len(self.phrases))
 
 
 def share_in_picture(splats: Splats, camera: Pinhole) -> float:

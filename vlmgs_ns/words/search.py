@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.words.clean import LEAST_OPACITY, LEAST_SHARE
 from vlmgs_ns.words.connect import Neighbours
-from vlmgs_ns.words.find import THRESHOLD, Found, find
+from vlmgs_ns.words.find import Found, find
+from vlmgs_ns.words.query import THRESHOLD
 
 if TYPE_CHECKING:
     from vlmgs_ns.semantics.scene_semantics import SceneSemantics
