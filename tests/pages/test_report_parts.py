@@ -238,7 +238,7 @@ def test_settings_are_compared_with_the_method_s_own(monkeypatch: pytest.MonkeyP
     found = {one.flag: one for one in settings_of(here)}
     assert set(found) == {"--max-num-iterations", "--inner-part.a", "--inner-part.b", "--table.x.a", "--table.x.b"}
     assert {flag for flag, one in found.items() if one.differs} == {"--inner-part.a", "--table.x.b"}
-    assert (found["--inner-part.a"].value, found["--inner-part.a"].usual) == ("5", "1")
+    assert (found["--inner-part.a"].value, found["--inner-part.a"].default) == ("5", "1")
     unknown = settings_of(Outer(method_name="nobody's", inner_part=Inner(a=5)))
     assert not any(one.differs for one in unknown)
 

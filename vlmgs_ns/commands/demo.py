@@ -37,7 +37,9 @@ class Demo:
         if self.max_num_iterations < 1:
             raise InputError(f"--max-num-iterations {self.max_num_iterations} trains nothing; give 1 or more")
         if not 0 < self.turntable_seconds <= 600:
-            raise InputError(f"--turntable-seconds {self.turntable_seconds:g} is no length for a video; give a number up to 600")
+            raise InputError(
+                f"--turntable-seconds {self.turntable_seconds:g} is not a length for a video; give a number up to 600"
+            )
         if self.scene.held_out < 1:
             raise InputError(f"--held-out {self.scene.held_out} leaves nothing to compare with; give 1 or more")
         if self.scene.views - self.scene.held_out < 3:

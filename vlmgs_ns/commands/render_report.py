@@ -29,7 +29,7 @@ class RenderReport:
         """Write it; what cannot work is refused before anything is rendered."""
         if not 0 <= self.turntable_seconds <= 600:
             raise InputError(
-                f"--turntable-seconds {self.turntable_seconds:g} is no length for a video; give a number from 0 to 600"
+                f"--turntable-seconds {self.turntable_seconds:g} is not a length for a video; give a number from 0 to 600"
             )
         from vlmgs_ns.method.finished_run import find_config, open_run
 

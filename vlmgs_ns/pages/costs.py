@@ -19,12 +19,12 @@ TOTAL = "Train Total (time)"
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one run; None for what it did not record."""
+    """Seconds and bytes of one run; None for what it did not record."""
 
     training: float | None
     """Seconds of the iterations, without the semantic stage."""
     guidance: float
-    """Seconds in which somebody was asked; training may have gone on meanwhile."""
+    """Seconds until the backend's replies came; training may have gone on meanwhile."""
     semantics: float | None
     checkpoint: int
     """Bytes of the newest."""
@@ -33,7 +33,7 @@ class Costs:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a run's JSON file; empty where there is none or it is damaged."""
+    """Return the object in a run's JSON file; empty where there is none or it is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -42,7 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def costs_of(run: Path, data: Path, curves: Mapping[str, Curve], rounds: Rounds) -> Costs:
-    """Gathered from a run's folder."""
+    """Return what a run took, as far as its folder records it."""
     stages = read_json(run / "semantics.json").get("seconds")
     return Costs(
         _training(curves),

@@ -21,15 +21,15 @@ class Curve:
 
 
 def read_curves(run: Path) -> dict[str, Curve]:
-    """Every scalar of a run's event files by its tag; empty where there are none, or none can be read.
+    """Return every scalar of a run's event files by its tag; empty where there are none, or none can be read.
 
-    Values that are no finite numbers are left out, and tags that have no others.
+    Values that are not finite are left out, and tags that have no others.
     """
     if not any(run.glob("events.out.tfevents.*")):
         return {}
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    # A run that was killed ends in half a record: all before it counts, and nothing is to be said about it.
+    # A run that was killed ends in half a record: all before it counts, without a warning.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     events = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 1, "images": 1, "histograms": 1})
     try:

@@ -44,12 +44,12 @@ class HeldOut:
     """Some of them, evenly spaced."""
 
     def mean(self, metric: str) -> float:
-        """Of `psnr` or `ssim` over all views."""
+        """Return the mean `psnr` or `ssim` over all views."""
         return round(float(np.mean([getattr(score, metric) for score in self.scores])), 4)
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:
-    """Indices of at most so many of ``count`` things, the first and the last among them."""
+    """Return indices of at most so many of ``count`` things, the first and the last among them."""
     return sorted({round(float(k)) for k in np.linspace(0, count - 1, min(count, most))}) if count else []
 
 
@@ -77,5 +77,5 @@ def held_out(pipeline: Any, most_shown: int) -> HeldOut:
 
 
 def to_bytes(image: torch.Tensor) -> Picture:
-    """Colours in [0, 1] as bytes. [H, W, 3]."""
+    """Return colours in [0, 1] as bytes, [H, W, 3]."""
     return (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()

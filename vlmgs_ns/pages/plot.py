@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 560, 300
+LEFT, RIGHT, TOP, BOTTOM = 62, 16, 34, 52
+"""Margins around the axes."""
 POINTS = 400
 """Most points of a drawn line: more would be closer than a pixel."""
 WINDOWS = 60
@@ -104,13 +106,23 @@ def plot(chart: Chart) -> Markup:
         **{"svg.fonttype": "none", "svg.hashsalt": "vlmgs", "path.simplify": False, "font.size": 12.5},
         **{"text.color": _TEXT, "axes.labelcolor": _TEXT, "xtick.color": _TEXT, "ytick.color": _TEXT},
         **{"axes.edgecolor": _TEXT, "grid.color": _GRID, "lines.linewidth": 2, "lines.solid_joinstyle": "round"},
-        **{"axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "ytick.major.size": 0},
+        **{
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.spines.left": False,
+            "ytick.major.size": 0,
+            "ytick.minor.size": 0,
+        },
     }
     buffer = io.StringIO()
     with rc_context(style):
         # SVG has 72 units to the inch.
-        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), layout="constrained")
-        _draw(figure.add_subplot(xlabel="iteration", ylabel=chart.unit), chart)
+        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
+        # Room for the labels of a narrow screen, where the style sheet makes them larger.
+        axes = figure.add_axes((LEFT / WIDTH, BOTTOM / HEIGHT, 1 - (LEFT + RIGHT) / WIDTH, 1 - (TOP + BOTTOM) / HEIGHT))
+        _draw(axes, chart)
+        figure.text(0, 1 - 16 / HEIGHT, chart.unit)
+        figure.text(1 - RIGHT / WIDTH, 6 / HEIGHT, "iteration", horizontalalignment="right")
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     return _inline(buffer.getvalue(), chart.description)

@@ -50,7 +50,7 @@ class DemoResults:
 
 
 def check_output(out: Path) -> None:
-    """Refuse, before any work is done, a path that no page can be written to.
+    """Refuse, before any work is done, a path to which a page cannot be written.
 
     Raises:
         InputError: it is a folder, is in none, or in one that cannot be written.

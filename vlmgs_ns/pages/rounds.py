@@ -30,8 +30,8 @@ MOST_PICTURES = 120
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One view of a round."""
+class ViewReply:
+    """What was answered about one view of a round."""
 
     view: str
     reply: str
@@ -50,7 +50,7 @@ class Recorded:
     backend: str
     seconds: float
     prompt: str
-    views: tuple[Asked, ...]
+    views: tuple[ViewReply, ...]
     effect: dict[str, int]
     """Numbers of Gaussians by the keys of `EFFECTS`."""
     pictures: tuple[Path, ...]
@@ -69,7 +69,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Rounds:
-    """All of a run."""
+    """All rounds of a run."""
 
     rounds: tuple[Recorded, ...] = ()
     damaged: int = 0
@@ -77,7 +77,7 @@ class Rounds:
 
 
 def read_rounds(guidance: Path) -> Rounds:
-    """The rounds in a run's guidance folder, in the order of the file; none where there is no record."""
+    """Return the rounds in a run's guidance folder, in the order of the file; none where there is no record."""
     record = guidance / "rounds.jsonl"
     if not record.is_file():
         return Rounds()
@@ -100,9 +100,9 @@ def pictures_on_page(rounds: Sequence[Recorded]) -> set[Path]:
     return set([path for one in ordered for path in one.pictures][:MOST_PICTURES])
 
 
-def _round(said: dict[str, Any], guidance: Path) -> Recorded:
-    step, phase = int(said["step"]), str(said["phase"])
-    names = said.get("pictures")
+def _round(record: dict[str, Any], guidance: Path) -> Recorded:
+    step, phase = int(record["step"]), str(record["phase"])
+    names = record.get("pictures")
     if names is None:
         found = sorted(guidance.glob(f"{step:06d}_{_plain(phase)}_*.jpg"))
     else:
@@ -110,28 +110,28 @@ def _round(said: dict[str, Any], guidance: Path) -> Recorded:
     return Recorded(
         step,
         phase,
-        str(said.get("backend", "")),
-        float(said.get("seconds") or 0),
-        str(said.get("prompt", "")),
-        tuple(_asked(view) for view in said.get("views", [])),
-        {name: int(said[name]) for name in EFFECTS if isinstance(said.get(name), int | float)},
+        str(record.get("backend", "")),
+        float(record.get("seconds") or 0),
+        str(record.get("prompt", "")),
+        tuple(_view_reply(view) for view in record.get("views", [])),
+        {name: int(record[name]) for name in EFFECTS if isinstance(record.get(name), int | float)},
         tuple(path for path in found if _inside(path, guidance)),
-        str(said.get("left_out") or ""),
+        str(record.get("left_out") or ""),
     )
 
 
-def _asked(said: dict[str, Any]) -> Asked:
-    return Asked(
-        str(said.get("view", "")),
-        str(said.get("reply") or ""),
-        str(said.get("error") or ""),
-        tuple(str(box.get("label", "")) for box in said.get("boxes", [])),
-        tuple(str(note) for note in said.get("notes", [])),
+def _view_reply(view: dict[str, Any]) -> ViewReply:
+    return ViewReply(
+        str(view.get("view", "")),
+        str(view.get("reply") or ""),
+        str(view.get("error") or ""),
+        tuple(str(box.get("label", "")) for box in view.get("boxes", [])),
+        tuple(str(note) for note in view.get("notes", [])),
     )
 
 
 def _plain(name: str) -> str:
-    """Without what a pattern of file names would read as more than a name."""
+    """Return the name without what a pattern of file names would read as more than a name."""
     return "".join(letter for letter in name if letter.isalnum() or letter in "-_")
 
 

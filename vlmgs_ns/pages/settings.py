@@ -8,7 +8,7 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
-_OF_EVERY_RUN = {
+_NAMES_AND_PLACES = {
     *("data", "output_dir", "experiment_name", "timestamp", "method_name", "relative_model_dir"),
     *("pipeline.checkpoint_dir", "pipeline.datamanager.data"),
 }
@@ -17,43 +17,43 @@ _OF_EVERY_RUN = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One of them, as a flag of ns-train is called."""
+    """One setting under the name of its flag of ns-train."""
 
     flag: str
     value: str
-    usual: str | None
+    default: str | None
     """The method's default; None where the method, or this setting of it, is not known here."""
 
     @property
     def row(self) -> tuple[str, str, str]:
         """Cells of a table: flag, value and the method's default."""
-        return self.flag, self.value, self.usual or ""
+        return self.flag, self.value, self.default or ""
 
     @property
     def differs(self) -> bool:
-        return self.usual is not None and self.value != self.usual
+        return self.default is not None and self.value != self.default
 
 
 def load_config(path: Path) -> Any:
-    """The config of a run, as nerfstudio's commands read it: by its own classes, so only from those one would also run."""
+    """Return the config of a run, as nerfstudio's commands read it: by its own classes, so only from those one would also run."""
     import yaml
 
     return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.Loader)
 
 
 def settings_of(config: Any) -> list[Setting]:
-    """Every setting of a trainer's config, with the default of its method on this machine."""
+    """Return every setting of a trainer's config, with the default of its method on this machine."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what torch deprecates is news for the developers of the methods that this imports
+        warnings.simplefilter("ignore")  # what the imported methods use of torch is not for our users to mend
         from nerfstudio.configs.method_configs import all_methods
-    usual = dict(_leaves(all_methods.get(config.method_name)))
+    defaults = dict(_leaves(all_methods.get(config.method_name)))
     length = f"{config.max_num_iterations}"
     found = []
     for name, value in _leaves(config):
-        if name in _OF_EVERY_RUN:
+        if name in _NAMES_AND_PLACES:
             continue
-        default = usual.get(name)
-        # The trainer fills in how long the run is where nobody says so.
+        default = defaults.get(name)
+        # The trainer fills in the length of the run where no flag gives it.
         if name == "pipeline.model.run_length" and value == length:
             default = value
         found.append(Setting("--" + name.replace("_", "-"), value, default))
@@ -61,7 +61,7 @@ def settings_of(config: Any) -> list[Setting]:
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted names of the settings inside a config with their values in words."""
+    """Yield dotted names of the settings inside a config with their values in words."""
     if is_dataclass(value) and not isinstance(value, type):
         inside: Mapping[str, Any] = vars(value)
     elif isinstance(value, Mapping):
