@@ -1,6 +1,7 @@
 """Imports nerfstudio once and runs each command line that it reads in a fork: a console script without ten seconds of import.
 
 Reads lines of JSON ``{"argv": [...], "cwd": "…", "output": "…"}`` and answers each with the exit status.
+With ``"parse_only": true`` the line is parsed and nothing is done.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import traceback
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import NoReturn
+
+from parse_only import parse_only
 
 
 def run_as_script(entrypoint: Callable[[], object]) -> NoReturn:
@@ -49,6 +52,8 @@ def main() -> int:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.chdir(order["cwd"])
             sys.argv = order["argv"]
+            if order.get("parse_only"):
+                run_as_script(lambda: parse_only(sys.argv))
             run_as_script(scripts[order["argv"][0]].load())
         _, status = os.waitpid(pid, 0)
         answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
