@@ -10,14 +10,14 @@ import torch
 from tests.densify.test_births import coverage
 from tests.densify.test_strategy import densify, population, scorer
 from vlmgs_ns.densify.strategy import Densification
+from vlmgs_ns.densify.wishes import Wishes
 from vlmgs_ns.rasterize import rasterization
 
 SMALL, LARGE = 0.0005, 0.01
 
 
 def wish(state: dict[str, Any], focus: list[float], doomed: list[float] | None = None) -> None:
-    state["focus"] = torch.tensor(focus)
-    state["doomed"] = None if doomed is None else torch.tensor(doomed)
+    Wishes(torch.tensor(focus), torch.tensor(doomed or [0.0] * len(focus)) > 0, 0).add_to(state)
 
 
 def born(params: dict[str, torch.nn.Parameter], count: int) -> list[int]:

@@ -17,6 +17,7 @@ from gsplat.strategy import DefaultStrategy
 from gsplat.strategy.ops import duplicate, remove, reset_opa, split
 from torch import Tensor
 
+from vlmgs_ns.densify import wishes
 from vlmgs_ns.densify.births import multiply
 from vlmgs_ns.densify.budget import draw_half, keep_highest
 from vlmgs_ns.densify.scores import Scores
@@ -50,9 +51,8 @@ class FastGSStrategy(DefaultStrategy):
     """Thresholds of FastGS; steps count iterations of this run. The running state is a dict that the caller owns.
 
     Beside gsplat's, the state holds per Gaussian: `absgrad2d` (running sum), `importance` and `pruning` (scores of the last
-    round) and `protected_until` (the step before which it is not pruned). Guidance leaves its wishes in `focus` ([N] in [0, 1],
-    what to densify) and `doomed` ([N], 1: what to prune); the next round fulfils them, clears both, and
-    keeps the focus as `guided`, to be looked at. `final_count` is the count after the last birth.
+    round) and `protected_until` (the step before which it is not pruned). Guidance adds its `Wishes`, which the next round
+    fulfils and clears. `final_count` is the count after the last birth.
     """
 
     prune_opa: float = 0.005
@@ -99,7 +99,7 @@ class FastGSStrategy(DefaultStrategy):
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """State with `scene_scale`, the scene's extent in world units; per-Gaussian tensors appear at the first step."""
         state = super().initialize_state(scene_scale=scene_scale)
-        ours = ("absgrad2d", "importance", "pruning", "protected_until", "focus", "doomed", "guided", "planted")
+        ours = ("absgrad2d", "importance", "pruning", "protected_until", *wishes.KEYS)
         return {**state, **dict.fromkeys(ours)}
 
     def _update_state(self, params: Params, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
@@ -147,7 +147,7 @@ class FastGSStrategy(DefaultStrategy):
                 reset_opa(params, optimizers, state, value=self.reset_opacity)
             return
         state.setdefault("final_count", len(params["means"]))
-        if state.get("focus") is not None or self._is_final_round(step):
+        if wishes.has_focus(state) or self._is_final_round(step):
             self._final_round(params, optimizers, state, step, scorer)
 
     def _is_round(self, step: int) -> bool:
@@ -210,10 +210,10 @@ class FastGSStrategy(DefaultStrategy):
         has_scores: bool,
     ) -> None:
         clone, divide, priority = self._candidates(params, state, has_scores)
-        if state["focus"] is not None:
+        if wishes.has_focus(state):
             # guidance says where, not how many: births elsewhere make room for those in focus and for what was planted
             asked = int((clone | divide).sum())
-            report.planted, state["planted"] = state["planted"] or 0, None
+            report.planted = wishes.take_planted(state)
             allowed = max(0, round(self.focus_growth * asked) - report.planted)
             focused = self._grow_focused(params, optimizers, state, report, has_scores, allowed)
             clone, divide, priority = self._candidates(params, state, has_scores)
@@ -251,7 +251,7 @@ class FastGSStrategy(DefaultStrategy):
         allowed: int,
     ) -> int:
         """Multiply what guidance chose, where errors confirm that something is missing; the births, at most those allowed."""
-        focus, state["focus"], state["guided"] = state["focus"], None, state["focus"]
+        focus = wishes.take_focus(state)
         candidates = focus > 0
         if has_scores and self.consistent_growth:
             candidates &= state["importance"] > 0
@@ -268,10 +268,10 @@ class FastGSStrategy(DefaultStrategy):
 
     def _take_doomed(self, params: Params, state: dict[str, Any], step: int) -> Tensor:
         """What guidance judged false and nothing protects; the wish is then fulfilled. [N] bool."""
-        doomed, state["doomed"] = state.get("doomed"), None
+        doomed = wishes.take_doomed(state)
         if doomed is None:
             return torch.zeros(len(params["means"]), dtype=torch.bool, device=params["means"].device)
-        return (doomed > 0) & (state["protected_until"] <= step)
+        return doomed & (state["protected_until"] <= step)
 
     @torch.no_grad()
     def grow(
@@ -319,7 +319,7 @@ class FastGSStrategy(DefaultStrategy):
             candidates &= state["protected_until"] <= step
         report.doomed = int((doomed & ~candidates).sum())
         report.pruned = self._remove(params, optimizers, state, candidates | doomed)
-        if state["focus"] is not None:
+        if wishes.has_focus(state):
             # births take the places of what was pruned since they ended, so that the count is never above what it was then
             allowed = state["final_count"] - len(params["means"])
             self._grow_focused(params, optimizers, state, report, scorer is not None, allowed)

@@ -1,8 +1,8 @@
 """Guidance as training sees it: at every step, begin what is due and use what has been answered.
 
 Everything here runs on the training thread and is quick; the backend works elsewhere, and pictures are drawn there. What a round
-decides is left in the strategy's state as `focus` (per Gaussian, what to densify) and `doomed` (what to prune), and used by the
-next densification.
+decides is left in the strategy's state as `Wishes` (per Gaussian, what to densify and what to prune), and used by the next
+densification.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlmgs_ns.densify.strategy import Densification
+from vlmgs_ns.densify.wishes import Wishes
 from vlmgs_ns.guidance.config import GuidanceConfig, choose_views
 from vlmgs_ns.guidance.focus import UNSEEN, WITNESSES, TracedView, focus, seen_mass
 from vlmgs_ns.guidance.memory import ReplyMemory
@@ -219,13 +220,7 @@ class Steering:
         effect = {"selected": int((weights > 0).sum()), "planted": planted, "floaters": int(doomed.sum())}
         if not any(effect.values()):
             return effect  # a wish for nothing would still cost a densification
-        state["planted"] = (state.get("planted") or 0) + planted
-        # what the round before wished for may not have been done yet
-        if state.get("focus") is not None:
-            weights = torch.maximum(weights, state["focus"])
-        if state.get("doomed") is not None:
-            doomed = doomed | (state["doomed"] > 0)
-        state["focus"], state["doomed"] = weights, doomed.float()
+        Wishes(weights, doomed, planted).add_to(state)
         return effect
 
     def _meant(self, done: Round) -> list[tuple[Viewpoint, Tensor]]:
