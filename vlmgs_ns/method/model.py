@@ -23,6 +23,7 @@ from vlmgs_ns.densify.scores import ScoredView, Scores, multi_view_scores
 from vlmgs_ns.densify.seeding import camera_extent, uniform_points
 from vlmgs_ns.densify.ssim import SSIM
 from vlmgs_ns.densify.strategy import FastGSStrategy
+from vlmgs_ns.densify.wishes import GUIDED
 from vlmgs_ns.guidance.memory import ReplyMemory
 from vlmgs_ns.guidance.question import Backend
 from vlmgs_ns.guidance.steering import Steering
@@ -263,7 +264,7 @@ class VlmFastGSModel(SplatfactoModel):
     @property
     def focus(self) -> Tensor | None:  # [N] in [0, 1]
         """Where the last round of guidance asked for more Gaussians; None where no round did."""
-        focus: Tensor | None = self.strategy_state.get("guided")
+        focus: Tensor | None = self.strategy_state.get(GUIDED)
         return None if focus is None or len(focus) != len(self.means) else focus
 
     @property
