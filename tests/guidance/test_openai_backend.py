@@ -229,7 +229,7 @@ def test_without_a_schema_none_is_sent(server: Server) -> None:
     [
         ("7", 7, 7),
         ("100000", openai.MAX_WAIT, openai.MAX_WAIT),
-        (formatdate(usegmt=True), 0, 0),  # now
+        pytest.param(formatdate(usegmt=True), 0, 0, id="now"),
         ("soon", 0.5 * openai.FIRST_WAIT, 1.5 * openai.FIRST_WAIT),
         ("-3", 0.5 * openai.FIRST_WAIT, 1.5 * openai.FIRST_WAIT),
     ],
