@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.rasterize.scenes import Scene, flat_splats, random_scene
 from tests.semantics.test_field import SMALL, lively
 from vlmgs_ns.rasterize import rasterization
-from vlmgs_ns.semantics.blend import MIN_OPACITY, blend, blend_field, blend_query, drawn
+from vlmgs_ns.semantics.blend import MIN_OPACITY, blend, blend_field, drawn
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats
 
@@ -105,16 +105,6 @@ def test_a_gaussian_behind_others_is_not_drawn() -> None:
     )
     ids = drawn(splats, camera).tolist()
     assert 6 not in ids and 0 in ids
-
-
-def test_a_query_blends_a_channel_per_text_and_equals_the_plain_order() -> None:
-    splats, camera = room()
-    values = torch.nn.functional.normalize(features(400, 512), dim=-1)
-    texts = torch.nn.functional.normalize(features(3 + 4, 512, seed=4), dim=-1)
-    plain = blend(splats, camera, values)[0] @ texts.T
-    found = blend_query(splats, camera, values, texts)
-    assert found.shape == (H, W, 7) and plain.abs().max() > 0.05
-    assert torch.allclose(found, plain, atol=1e-5)
 
 
 def test_codes_blend_to_the_maps_of_the_plain_order() -> None:

@@ -48,8 +48,7 @@ def test_contraction_keeps_directions_order_and_the_cube() -> None:
 def test_default_sizes_are_those_of_the_paper() -> None:
     field = SemanticField(FieldConfig(log2_hashmap_size=4))
     assert field.hash_features(points(7)).shape == (7, 192)
-    assert field.hidden(points(7)).shape == (7, 256)
-    assert field.clip(points(7)).shape == (7, 512) and field.dino(points(7)).shape == (7, 384)
+    assert [feature.shape for feature in field(points(7))] == [(7, 512), (7, 384)]
     assert [grid.scalings[[0, -1]].tolist() for grid in field.grids] == [[16, 128], [128, 511]]  # nerfstudio rounds down
     linear = [layer for layer in field.clip_head.modules() if isinstance(layer, torch.nn.Linear)]
     assert [layer.out_features for layer in linear] == [256, 256, 256, 256, 512]
@@ -61,9 +60,9 @@ def test_clip_is_unit_and_dino_is_not() -> None:
     clip, dino = field(points(100))
     assert torch.allclose(clip.norm(dim=-1), torch.ones(100), atol=1e-5)
     assert dino.norm(dim=-1).std() > 1e-3
-    assert torch.equal(clip, field.clip(points(100))) and torch.equal(dino, field.dino(points(100)))
+    assert torch.equal(clip, field.clip(points(100)))
     head = field.clip_head
-    hidden = field.hidden(points(100))
+    hidden = head.trunk(field.hash_features(points(100)))
     assert (hidden >= 0).all()
     assert torch.allclose(torch.nn.functional.normalize(head.output(hidden), dim=-1), clip, atol=1e-6)
 

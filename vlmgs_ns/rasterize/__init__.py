@@ -61,6 +61,15 @@ def rasterization(
         compact_box: β of FastGS' compact box: a Gaussian reaches only tiles that meet its ellipse at squared Mahalanobis
             distance β·2·ln(255·opacity). None and 1 give the same picture: at 1 only what stays below 1/255 is skipped.
 
+    Example:
+        >>> camera = torch.eye(4)[None]  # at the origin, looking along z
+        >>> K = torch.tensor([[[100.0, 0.0, 32.0], [0.0, 100.0, 24.0], [0.0, 0.0, 1.0]]])
+        >>> red = torch.tensor([[1.0, 0.0, 0.0]])
+        >>> ball = torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.full((1, 3), 0.1), torch.ones(1)
+        >>> image, alphas, info = rasterization(*ball, red, camera, K, width=64, height=48)
+        >>> image.shape
+        torch.Size([1, 48, 64, 3])
+
     Returns:
         image [C, H, W, X], alphas [C, H, W, 1], and info: radii [C, N] ([C, N, 2] from gsplat 1.5 on), means2d [C, N, 2],
         depths [C, N], conics [C, N, 3], opacities [C, N], flatten_ids, isect_offsets, tiles_per_gauss, width, height,

@@ -23,7 +23,13 @@ def lift(
     info: dict[str, Any],
     maps: Tensor,  # [C, H, W, D]
 ) -> Tensor:
-    """Σ over pixels of alpha·transmittance·maps for each camera's splats. [C, N, D] float32."""
+    """Sum alpha·transmittance·maps over the pixels of each camera's splats. [C, N, D] float32.
+
+    A mask as the map gives the blending mass of every Gaussian inside it::
+
+        image, alphas, info = rasterization(...)
+        mass = lift(info, mask[None, ..., None].float())[0, :, 0]  # [N], from a mask [H, W] bool
+    """
     C, N = info["depths"].shape
     _check(info, maps, 4)
     if maps.is_cuda:

@@ -16,7 +16,6 @@ from vlmgs_ns.rasterize.jit import device_function, kernel
 from vlmgs_ns.rasterize.threads import chunk_count, parallel_for
 
 GRAIN = 4096
-MAX_DEGREE = 3
 Y0 = 0.28209479177387814
 Y1 = 0.4886025119029199
 Y2 = (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)

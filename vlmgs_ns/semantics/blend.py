@@ -2,8 +2,8 @@
 
 A pixel's feature is Σ w f over the Gaussians in front of it, w = alpha · transmittance. Only Gaussians with opacity above 0.25
 and a radius of more than 2 pixels on screen take part; there is no background and no normalisation afterwards. Blending is
-linear, which saves channels exactly: `blend_query` blends one score per text instead of the feature, `blend_field` blends the
-field's codes instead of its features.
+linear, which saves channels exactly: `blend_field` blends the field's codes instead of its features, and one score per text can
+be blended instead of the feature (⟨Σ w f, t⟩ = Σ w ⟨f, t⟩).
 """
 
 from __future__ import annotations
@@ -77,21 +77,6 @@ def blend(
     else:
         image, alpha = FrozenBlend.apply(features, splats, camera, min_radius)
     return image[0], alpha[0, ..., 0].detach()
-
-
-def blend_query(
-    splats: Splats,
-    camera: Pinhole,
-    features: Tensor,  # [N, D]
-    texts: Tensor,  # [T, D]
-    min_opacity: float = MIN_OPACITY,
-    min_radius: float = MIN_RADIUS,
-) -> Tensor:
-    """Render scores ⟨blended feature, text⟩ from T blended channels instead of D: ⟨Σ w f, t⟩ = Σ w ⟨f, t⟩. [H, W, T].
-
-    K phrases and the negatives are T texts; `relevancy_from_scores` takes the result.
-    """
-    return blend(splats, camera, features @ texts.T, min_opacity, min_radius)[0]
 
 
 def blend_field(

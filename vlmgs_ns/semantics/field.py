@@ -174,26 +174,12 @@ class SemanticField(nn.Module):
         places = contract((means.detach() - self.centre) / self.scale)
         return torch.cat([grid(places).float() for grid in self.grids], dim=-1)
 
-    def hidden(
-        self,
-        means: Tensor,  # [N, 3] world
-    ) -> Tensor:
-        """Return the CLIP head's last hidden activations. [N, clip_hidden]."""
-        return self.clip_head.trunk(self.hash_features(means))
-
     def clip(
         self,
         means: Tensor,  # [N, 3] world
     ) -> Tensor:
         """Return CLIP features, unit vectors. [N, clip_dim]."""
         return self.clip_head(self.hash_features(means))
-
-    def dino(
-        self,
-        means: Tensor,  # [N, 3] world
-    ) -> Tensor:
-        """Return DINO features, of any length. [N, dino_dim]."""
-        return self.dino_head(self.hash_features(means))
 
     def forward(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,18 +60,9 @@ class Projection:
             moment = square if moment is None else moment + square
         if moment is None:
             raise ValueError("no feature maps to fit a projection to: give at least one")
-        _check_dims(dims, len(moment))
+        if not 1 <= dims <= len(moment):
+            raise ValueError(f"a projection of {len(moment)} channels to {dims}: give a number from 1 to {len(moment)}")
         return Projection(torch.linalg.eigh(moment)[1].flip(1)[:, :dims].T.float().contiguous())
-
-    @staticmethod
-    def random(channels: int, dims: int, generator: torch.Generator | None = None) -> Projection:
-        """Axes that know nothing of the features.
-
-        Raises:
-            ValueError: fewer channels than `dims`.
-        """
-        _check_dims(dims, channels)
-        return Projection(torch.linalg.qr(torch.randn(channels, dims, generator=generator))[0].T.contiguous())
 
     def apply(
         self,
@@ -167,7 +158,6 @@ def fit_field(
     batch: int = 8192,
     lr: float = 1e-2,
     final_lr: float = 2e-3,
-    sampling: Literal["mass", "uniform"] = "mass",
     generator: torch.Generator | None = None,
     progress: Report | None = None,
 ) -> list[float]:
@@ -182,9 +172,8 @@ def fit_field(
         means: centres of the Gaussians.
         clip, dino: what was lifted for them.
         steps: optimiser steps.
-        batch: Gaussians a step, drawn with replacement.
+        batch: Gaussians a step, drawn with replacement by the mass that CLIP was lifted from, as pictures would weigh them.
         lr, final_lr: learning rates of the first and the last step.
-        sampling: draw Gaussians by the mass that CLIP was lifted from, as pictures would weigh them, or all seen alike.
         generator: for the draw.
         progress: called with the steps done, and the loss.
 
@@ -197,7 +186,7 @@ def fit_field(
     if not len(means) == len(clip.mass) == len(dino.mass):
         raise ValueError(f"{len(means)} means, {len(clip.mass)} CLIP and {len(dino.mass)} DINO features: one of each a Gaussian")
     both = clip.seen & dino.seen
-    odds = (clip.mass if sampling == "mass" else both).double() * both
+    odds = clip.mass.double() * both
     total = odds.cumsum(dim=0)
     if not bool(both.any()):
         raise ValueError(f"none of {len(means)} Gaussians was seen in a view: lift features before fitting the field")
@@ -287,8 +276,3 @@ def _alike(mass: Tensor, other: Tensor) -> Tensor:
     if mass.shape != other.shape:
         raise ValueError(f"views of {len(mass)} and of {len(other)} Gaussians: rasterise all of them in every view")
     return mass
-
-
-def _check_dims(dims: int, channels: int) -> None:
-    if not 1 <= dims <= channels:
-        raise ValueError(f"a projection of {channels} channels to {dims}: give a number from 1 to {channels}")

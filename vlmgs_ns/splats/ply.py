@@ -73,6 +73,11 @@ def write_ply(
 ) -> None:
     """Write a binary 3DGS .ply with 3DGS' columns in its order, normals of 0 among them.
 
+    Drop what no viewer can draw on the way::
+
+        gaussians = read_ply(Path("scene.ply"))
+        write_ply(Path("clean.ply"), gaussians[gaussians.drawn()])
+
     Raises:
         OSError: `path` cannot be written; the file is then incomplete.
     """

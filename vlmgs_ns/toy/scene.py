@@ -56,6 +56,11 @@ def write_scene(
 ) -> SceneSummary:
     """Draw the room of ``seed`` and write it to the folder ``out``, all of it or nothing.
 
+    For example, 20 small photos of room 3::
+
+        summary = write_scene(Path("room"), seed=3, views=20, held_out=4, width=160, height=120)
+        print(summary.objects)  # names of the labelled objects
+
     The same arguments give the same bytes. The folder holds::
 
         images/frame_00001.png ...    photos

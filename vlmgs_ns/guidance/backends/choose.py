@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from vlmgs_ns.guidance.backends.transformers import (
     DEFAULT_MODEL,
@@ -106,32 +106,18 @@ def _residual() -> Backend:
 
 
 def _transformers(settings: BackendSettings) -> Backend:
-    return TransformersBackend(
-        model=settings.model,
-        device=settings.device,
-        dtype=settings.dtype,
-        max_image_size=settings.max_image_size,
-        max_tokens=settings.max_tokens,
-        batch_size=settings.batch_size,
-        quantization=settings.quantization,
-        download=settings.download,
-        coordinates=settings.coordinates,
-    )
+    own = ("model", "device", "dtype", "batch_size", "quantization", "download")
+    return TransformersBackend(**_options(settings, *own))
 
 
 def _openai(settings: BackendSettings) -> Backend:
     from vlmgs_ns.guidance.backends.openai import OpenAIBackend
     from vlmgs_ns.guidance.prompts import REPLY_SCHEMA
 
-    return OpenAIBackend(
-        base_url=settings.base_url,
-        model=settings.server_model,
-        key_variable=settings.key_variable,
-        timeout=settings.timeout,
-        retries=settings.retries,
-        parallel=settings.parallel,
-        max_tokens=settings.max_tokens,
-        max_image_size=settings.max_image_size,
-        coordinates=settings.coordinates,
-        schema=REPLY_SCHEMA,
-    )
+    own = _options(settings, "base_url", "key_variable", "timeout", "retries", "parallel")
+    return OpenAIBackend(model=settings.server_model, schema=REPLY_SCHEMA, **own)
+
+
+def _options(settings: BackendSettings, *names: str) -> dict[str, Any]:
+    """Return the named settings and those that both models share."""
+    return {name: getattr(settings, name) for name in (*names, "max_tokens", "max_image_size", "coordinates")}
