@@ -20,6 +20,7 @@ from vlmgs_ns.method import finished_run
 from vlmgs_ns.method.finished_run import OpenRun, open_run
 from vlmgs_ns.pages.viewpoints import read_camera_path
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.words.query import make_query
 from vlmgs_ns.words.question import Question
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "vlmgs"
@@ -126,14 +127,17 @@ def test_every_file_of_the_answer_is_there_and_no_other(opened: OpenRun, path: P
 def test_relevancy_is_that_of_the_model(opened: OpenRun, path: Path, tmp_path: Path) -> None:
     ask(opened, tmp_path, "red ball", "blue box", raw=True, frames=True, camera_path=path)
     for view in read_camera_path(path).views:
-        maps = opened.model.relevancy_of(view.camera, ["red ball", "blue box"])
-        for name, wanted in zip(("red-ball", "blue-box"), maps, strict=True):
+        opened.model.set_prompts(["red ball", "blue box"])
+        outputs = opened.model.get_outputs(view.camera)
+        opened.model.set_prompts([])
+        for k, name in enumerate(("red-ball", "blue-box")):
+            wanted = outputs[f"relevancy_{k}"][..., 0]
             values = np.load(tmp_path / name / f"{view.name}_relevancy.npy", allow_pickle=False)
             assert values.dtype == np.float32 and np.allclose(values, wanted, atol=1e-5)
 
 
 def test_what_gaussians_show_in_masks_adds_up_to_the_opacity_there(run: OpenRun) -> None:
-    question = Question(run.model, ["red ball"])
+    question = Question(run.model, make_query(["red ball"]))
     _, camera = next(run.photos())
     pinhole = run.model.pinhole(camera)
     look = question.look(pinhole)

@@ -102,17 +102,35 @@ class Export:
 
     def _search(self, run: OpenRun, query: words.Query) -> Found | None:
         from vlmgs_ns.words.find import REACH_TO_REMOVE
-        from vlmgs_ns.words.search import search
+        from vlmgs_ns.words.question import Question
 
         if not query.phrases and not self.features:
             return None
-        run.model.set_prompts([])  # says so where the scene cannot be searched
-        assert run.model.semantics is not None
-        return search(
-            run.model.semantics, run.model.splats(), query.phrases, query.negatives,
-            threshold=query.threshold, average=self.average, least_opacity=self.least_opacity, least_share=self.least_share,
+        found = Question(run.model, query).select(
+            average=self.average, least_opacity=self.least_opacity, least_share=self.least_share,
             reach=REACH_TO_REMOVE if self.invert else 0.0,
         )  # fmt: skip
+        self._require(found, query)
+        return found
+
+    def _require(self, found: Found, query: words.Query) -> None:
+        """Raise an InputError for a phrase that selects nothing."""
+        from vlmgs_ns.system.errors import InputError
+
+        for k, phrase in enumerate(query.phrases):
+            if found.above[k] == 0:
+                # Rounded down, so that what is advised is below it.
+                highest = int(float(found.relevancy[:, k].max()) * 100) / 100
+                lower = f"take a lower one, --threshold {highest - 0.05:.2f} say, or " if highest >= 0.05 else ""
+                raise InputError(
+                    f"{phrase!r} finds nothing: the highest relevancy of any Gaussian is {highest:.2f}, the threshold "
+                    f"{query.threshold:g}; {lower}describe it in other words"
+                )
+            if not found.masks[:, k].any():
+                raise InputError(
+                    f"{phrase!r} finds {found.above[k]} Gaussians, all fainter than --least-opacity {self.least_opacity:g}; "
+                    "take a lower one"
+                )
 
     def _write(self, run: OpenRun, folder: Path, query: words.Query, found: Found | None) -> dict[str, Any]:
         """Write the files, all or none, and return what to say about them."""

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import torch
+from torch import Tensor
+
 from vlmgs_ns.evaluation import protocols
 from vlmgs_ns.evaluation.labels import LabelledScene, LabelledView
 from vlmgs_ns.evaluation.lerf import read_lerf
@@ -13,11 +16,14 @@ from vlmgs_ns.evaluation.lerf_ovs import read_lerf_ovs
 from vlmgs_ns.evaluation.scores import Report
 from vlmgs_ns.evaluation.threed_ovs import read_3d_ovs
 from vlmgs_ns.evaluation.toy_labels import read_toy
+from vlmgs_ns.semantics.blend import blend
+from vlmgs_ns.semantics.relevancy import select
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.words.query import Query
+from vlmgs_ns.words.question import Question
 
 if TYPE_CHECKING:
     from nerfstudio.cameras.cameras import Cameras
-    from torch import Tensor
 
     from vlmgs_ns.method.model import VlmFastGSModel
 
@@ -56,7 +62,7 @@ class Trained:
     """
 
     def __init__(self, model: VlmFastGSModel, photos: Iterable[tuple[Path, Cameras]]) -> None:
-        model.set_prompts([])
+        model.searchable()
         self.model = model
         self.cameras = {file.stem: camera for file, camera in photos}
 
@@ -113,17 +119,17 @@ class Trained:
     def maps(self, view: LabelledView, phrases: Sequence[str]) -> Tensor | None:  # [P, H, W]
         """Relevancy of phrases; None where the view is none of the photos."""
         camera = self.cameras.get(view.stem)
-        return None if camera is None else self.model.relevancy_of(camera, list(phrases)).cpu()
+        if camera is None:
+            return None
+        look = Question(self.model, Query(tuple(phrases))).look(self.model.pinhole(camera))
+        return torch.from_numpy(look.relevancy)
 
     def silhouette(self, view: LabelledView, phrase: str, threshold: float, least_alpha: float) -> Tensor | None:  # [H, W] bool
         """Of the Gaussians that a phrase selects, rendered alone; None where the view is none of the photos."""
-        from vlmgs_ns.semantics.blend import blend
-        from vlmgs_ns.semantics.relevancy import select
-
         camera = self.cameras.get(view.stem)
         if camera is None:
             return None
-        splats = self.model.splats()
-        chosen = splats[select(self.model.gaussian_relevancy([phrase])[:, 0], threshold)]
+        question = Question(self.model, Query((phrase,)))
+        chosen = question.splats[select(question.relevancy[:, 0], threshold).to(question.splats.means.device)]
         _, alpha = blend(chosen, self.model.pinhole(camera), chosen.means.new_zeros(len(chosen), 1))
         return (alpha >= least_alpha).cpu()

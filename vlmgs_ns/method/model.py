@@ -243,14 +243,6 @@ class VlmFastGSModel(SplatfactoModel):
         semantics.prepare(self.splats().means)
         self.prompts = list(phrases)
 
-    def relevancy_of(self, camera: Cameras, phrases: Sequence[str]) -> Tensor:
-        """Relevancy maps of phrases seen from a camera. [P, H, W] in [0, 1]. Raises like `set_prompts`."""
-        return self.searchable().pictures(self.splats(), self.pinhole(camera), phrases)[0].movedim(-1, 0)
-
-    def gaussian_relevancy(self, phrases: Sequence[str]) -> Tensor:
-        """Relevancy of every Gaussian for phrases. [N, P] in [0, 1]. Raises like `set_prompts`."""
-        return self.searchable().relevancy(self.splats().means, phrases)
-
     def splats(self) -> Splats:
         """The Gaussians after their activation functions, without gradients."""
         parameters = {name: values.detach() for name, values in self.gauss_params.items()}

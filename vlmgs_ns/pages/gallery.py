@@ -7,23 +7,21 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from vlmgs_ns.evaluation.overlays import PREDICTION, outline, overlay
+from vlmgs_ns.evaluation.overlays import overlay
 from vlmgs_ns.evaluation.toy_labels import read_toy
 from vlmgs_ns.pages.embed import LONGER_SIDE, Picture
 from vlmgs_ns.pages.held_out import evenly_spaced, to_bytes
-from vlmgs_ns.semantics.relevancy import segment
+from vlmgs_ns.pages.query_pictures import found_picture
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar
-from vlmgs_ns.words.query import THRESHOLD
+from vlmgs_ns.words.query import Query
+from vlmgs_ns.words.question import Question, Survey
 
 if TYPE_CHECKING:
     from vlmgs_ns.method.finished_run import OpenRun
 
-LEAST_ALPHA = 0.5
-"""Opacity from which a pixel shows something."""
 MOST_VIEWS = 24
 """Held-out views among which the one to show is chosen."""
 MOST_OF_SCENE = 6
@@ -40,7 +38,7 @@ class Find:
     relevancy: Picture
     """The render under the colours of the relevancy, 0 blue to 1 red."""
     mask: Picture
-    """The render, dimmed outside the mask."""
+    """The render, dimmed outside the mask, with the box of each part."""
     greatest: float
     """Relevancy of the most relevant pixel, in [0, 1]."""
     share: float
@@ -67,7 +65,7 @@ def phrases_of(run: OpenRun) -> tuple[list[str], str]:
 
 @torch.no_grad()
 def search(run: OpenRun, phrases: Sequence[str]) -> list[Find]:
-    """Ask a run for phrases, each in the view where most is more relevant than the hardest negative.
+    """Ask a run for phrases, each in the view that shows it most clearly (`Survey.clarity`).
 
     Views are held out from training where there are any, at most ``MOST_VIEWS`` of them.
 
@@ -75,14 +73,13 @@ def search(run: OpenRun, phrases: Sequence[str]) -> list[Find]:
         InputError: the run has no semantics, or the encoder of its texts is not on this machine.
     """
     cameras = _cameras(run)
-    best: list[tuple[float, int]] = [(-1.0, 0)] * len(phrases)
-    with bar("Asking", len(cameras)) as report:
+    survey = Survey(Question(run.model, Query(tuple(phrases))))
+    with bar("Looking", len(cameras)) as report:
         for number, (_, camera) in enumerate(cameras):
-            maps = run.model.relevancy_of(camera, list(phrases))
-            for k, amount in enumerate((maps - THRESHOLD).clamp_min(0).sum(dim=(1, 2)).tolist()):
-                best[k] = max(best[k], (amount, number), key=lambda pair: pair[0])
+            survey.look(run.model.pinhole(camera))
             report(number + 1)
-    return [_find(run, phrase, *cameras[number]) for phrase, (_, number) in zip(phrases, best, strict=True)]
+    best = [max(range(len(cameras)), key=row.__getitem__) for row in survey.clarity(survey.places())]
+    return [_find(run, survey.question, k, *cameras[number]) for k, number in enumerate(best)]
 
 
 def _cameras(run: OpenRun) -> list[tuple[str, Any]]:
@@ -99,12 +96,10 @@ def _cameras(run: OpenRun) -> list[tuple[str, Any]]:
     return chosen
 
 
-def _find(run: OpenRun, phrase: str, name: str, camera: Any) -> Find:
+def _find(run: OpenRun, question: Question, phrase: int, name: str, camera: Any) -> Find:
     outputs: Any = run.model.get_outputs(camera)
-    relevancy = run.model.relevancy_of(camera, [phrase])[0]
-    render = to_bytes(outputs["rgb"])
-    mask = segment(relevancy, THRESHOLD, outputs["accumulation"][..., 0], LEAST_ALPHA).cpu().numpy()
-    shown = np.where(mask[..., None], render, render // 3).astype(np.uint8)
-    shown[outline(mask)] = PREDICTION
-    heat = overlay(render, relevancy.cpu().numpy())
-    return Find(phrase, name, render, heat, shown, float(relevancy.max()), float(mask.mean()))
+    look = question.look(run.model.pinhole(camera))
+    sighting, render = look.sightings[phrase], to_bytes(outputs["rgb"])
+    share = float(sighting.mask.mean())
+    heat, found = overlay(render, look.relevancy[phrase]), found_picture(render, sighting)
+    return Find(question.query.phrases[phrase], name, render, heat, found, sighting.peak, share)

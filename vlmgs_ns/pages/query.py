@@ -30,10 +30,10 @@ from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar
 from vlmgs_ns.system.video import write_mp4
-from vlmgs_ns.words.place import Place, in_data, places
+from vlmgs_ns.words.place import Place, in_data
 from vlmgs_ns.words.query import Query, file_stem
-from vlmgs_ns.words.question import Look, Question, share_in_picture
-from vlmgs_ns.words.sighting import Sighting, sight
+from vlmgs_ns.words.question import Look, Question, Survey
+from vlmgs_ns.words.sighting import Sighting
 
 if TYPE_CHECKING:
     from vlmgs_ns.method.finished_run import OpenRun
@@ -98,41 +98,41 @@ def answer(run: OpenRun, views: Sequence[View], asked: Asked, out: Path) -> dict
         InputError: the scene cannot be searched, an encoder is missing, or a file cannot be written.
     """
     start = time.perf_counter()
-    scene = _Scene(run, asked)
+    survey = Survey(Question(run.model, asked.query))
+    model = run.model
     words = time.perf_counter() - start
     folders = folders_of(asked.query.phrases)
     rows: list[list[dict[str, Any]]] = [[] for _ in asked.query.phrases]
     sizes: list[dict[str, Any]] = []
     with _film(asked, out) as film, bar("Looking", len(views)) as report:
         for number, view in enumerate(views, start=1):
-            render, look, sightings = scene.see(view)
+            render, look = _render(run, view), survey.look(model.pinhole(view.camera))
             height, width = look.alpha.shape
             sizes.append({"name": view.name, "width": width, "height": height, "render": None})
             if asked.every_view:
                 sizes[-1]["render"] = _write_picture(out, f"{RENDERS}/{view.name}.png", render)
-            scene.remember(view, sightings)
-            for k, sighting in enumerate(sightings):
+            for k, sighting in enumerate(look.sightings):
                 row = _row(view, sighting)
                 if asked.every_view:
-                    row["files"] = _write_sighting(out, f"{folders[k]}/{view.name}", render, look, k, sighting, asked)
+                    row["files"] = _write_sighting(out, f"{folders[k]}/{view.name}", render, look, k, asked)
                 rows[k].append(row)
             if film is not None:
                 film.add(render, look.relevancy)
             report(number, view.name)
         looked = time.perf_counter() - start - words
-        located = scene.places()
-        for seen, place in zip(rows, located, strict=True):
-            for row, share in zip(seen, scene.shares(place, views), strict=True):
-                row["clarity"] = round(row["clarity"] * share, 6)
+        located = survey.places()
+        for seen, clarities in zip(rows, survey.clarity(located), strict=True):
+            for row, clarity in zip(seen, clarities, strict=True):
+                row["clarity"] = round(clarity, 6)
         best = [max(seen, key=lambda row: (row["clarity"], row["peak"])) for seen in rows]
         if not asked.every_view:
             for name in dict.fromkeys(row["view"] for row in best):
                 number = [view.name for view in views].index(name)
-                render, look, sightings = scene.see(views[number])
+                render, look = _render(run, views[number]), survey.question.look(model.pinhole(views[number].camera))
                 sizes[number]["render"] = _write_picture(out, f"{RENDERS}/{name}.png", render)
                 for k, row in enumerate(best):
                     if row["view"] == name:
-                        row["files"] = _write_sighting(out, f"{folders[k]}/{name}", render, look, k, sightings[k], asked)
+                        row["files"] = _write_sighting(out, f"{folders[k]}/{name}", render, look, k, asked)
         videos = _write_videos(film, folders, out, asked)
     found = [
         {
@@ -142,7 +142,7 @@ def answer(run: OpenRun, views: Sequence[View], asked: Asked, out: Path) -> dict
             "best_view": best[k]["view"],
             "seen_in": sum(bool(row["boxes"]) for row in rows[k]),
             "gaussians": located[k].selected,
-            "box_3d": scene.boxes(located[k]),
+            "box_3d": _boxes(run, located[k]),
             "video": videos[k],
             "views": sorted(rows[k], key=lambda row: (-row["clarity"], -row["peak"])),
         }
@@ -154,7 +154,7 @@ def answer(run: OpenRun, views: Sequence[View], asked: Asked, out: Path) -> dict
         "folder": str(out.absolute()),
         "page": PAGE,
         "threshold": asked.query.threshold,
-        "negatives": list(scene.question.negatives),
+        "negatives": list(survey.question.negatives),
         "all_found": all(one["found"] for one in found),
         "seconds": {"words": round(words, 2), "views": round(looked, 2), "all": round(time.perf_counter() - start, 2)},
         "views": sizes,
@@ -165,45 +165,19 @@ def answer(run: OpenRun, views: Sequence[View], asked: Asked, out: Path) -> dict
     return whole
 
 
-class _Scene:
-    """The question, and over all views what each Gaussian shows."""
+@torch.no_grad()
+def _render(run: OpenRun, view: View) -> Picture:
+    rgb = torch.as_tensor(run.model.get_outputs(view.camera.to(run.model.device))["rgb"])
+    return (rgb.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
-    def __init__(self, run: OpenRun, asked: Asked) -> None:
-        self.model, self.threshold = run.model, asked.query.threshold
-        self.question = Question(run.model, asked.query.phrases, asked.query.negatives)
-        self._shown = torch.zeros(len(self.question.splats), len(asked.query.phrases) + 1)
-        outputs = run.pipeline.datamanager.train_dataparser_outputs
-        self._transform, self._scale = outputs.dataparser_transform, float(outputs.dataparser_scale)
 
-    @torch.no_grad()
-    def see(self, view: View) -> tuple[Picture, Look, list[Sighting]]:
-        """Render, relevancy, and what of each phrase is found in it."""
-        camera = view.camera.to(self.model.device)
-        rgb = torch.as_tensor(self.model.get_outputs(camera)["rgb"])
-        look = self.question.look(self.model.pinhole(camera))
-        sightings = [sight(one, look.alpha, self.threshold) for one in look.relevancy]
-        return (rgb.clamp(0, 1) * 255).round().byte().cpu().numpy(), look, sightings
-
-    def remember(self, view: View, sightings: list[Sighting]) -> None:
-        """Add what the Gaussians show in a view's masks."""
-        masks = np.stack([sighting.mask for sighting in sightings])
-        self._shown += self.question.shown(self.model.pinhole(view.camera), masks)
-
-    def places(self) -> list[Place]:
-        """Of all phrases, by the views remembered."""
-        return places(self.question.of_gaussians(), self.question.splats, self.threshold, self._shown)
-
-    def shares(self, place: Place, views: Sequence[View]) -> list[float]:
-        """How much of the place each view has in its picture."""
-        splats = self.question.splats
-        selected = splats[place.mask.to(splats.means.device)]
-        return [share_in_picture(selected, self.model.pinhole(view.camera)) for view in views]
-
-    def boxes(self, place: Place) -> dict[str, Any] | None:
-        """In both coordinates; None where no Gaussian is selected."""
-        if place.box is None:
-            return None
-        return {"scene": _numbers(place.box), "data": _numbers(in_data(place.box, self._transform, self._scale))}
+def _boxes(run: OpenRun, place: Place) -> dict[str, Any] | None:
+    """Return the box in both coordinates; None where no Gaussian is selected."""
+    if place.box is None:
+        return None
+    outputs = run.pipeline.datamanager.train_dataparser_outputs
+    data = in_data(place.box, outputs.dataparser_transform, float(outputs.dataparser_scale))
+    return {"scene": _numbers(place.box), "data": _numbers(data)}
 
 
 def _numbers(box: OrientedBox) -> dict[str, Any]:
@@ -227,13 +201,11 @@ def _row(view: View, sighting: Sighting) -> dict[str, Any]:
                 "peak": round(part.peak, 4),
             }
         )
-    return {"view": view.name, "clarity": sighting.clarity, "peak": round(sighting.peak, 4), "boxes": boxes, "files": None}
+    return {"view": view.name, "clarity": 0.0, "peak": round(sighting.peak, 4), "boxes": boxes, "files": None}
 
 
-def _write_sighting(
-    out: Path, stem: str, render: Picture, look: Look, phrase: int, sighting: Sighting, asked: Asked
-) -> dict[str, str]:
-    relevancy = look.relevancy[phrase]
+def _write_sighting(out: Path, stem: str, render: Picture, look: Look, phrase: int, asked: Asked) -> dict[str, str]:
+    relevancy, sighting = look.relevancy[phrase], look.sightings[phrase]
     files = {
         "relevancy": _write_picture(out, f"{stem}_relevancy.png", relevancy_picture(render, relevancy, asked.query.threshold)),
         "mask": _write_picture(out, f"{stem}_mask.png", np.where(sighting.mask, np.uint8(255), np.uint8(0))),

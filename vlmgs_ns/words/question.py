@@ -1,4 +1,4 @@
-"""Phrases put to a scene: scored once per Gaussian, then blended for as many views as anyone looks from.
+"""A query put to a scene: scored once per Gaussian, then blended for as many views as anyone looks from.
 
 Scores are inner products, and blending is linear, so that P phrases and M negatives are P + M blended channels however large
 the features are.
@@ -6,8 +6,8 @@ the features are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -20,9 +20,13 @@ from vlmgs_ns.semantics.relevancy import relevancy_from_scores
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats
+from vlmgs_ns.words.clean import LEAST_OPACITY, LEAST_SHARE
+from vlmgs_ns.words.connect import Neighbours
+from vlmgs_ns.words.find import Found, find
+from vlmgs_ns.words.place import Place, places
+from vlmgs_ns.words.query import Query
 from vlmgs_ns.words.shape import mass
-
-Floats = npt.NDArray[np.float32]
+from vlmgs_ns.words.sighting import Floats, Sighting, sight
 
 
 @dataclass(frozen=True)
@@ -31,61 +35,79 @@ class Look:
 
     relevancy: Floats  # [P, H, W] in [0, 1], 0.5 where nothing is
     alpha: Floats  # [H, W] opacity blended there
+    sightings: tuple[Sighting, ...]
+    """Mask and parts of each phrase."""
 
 
 class SearchableScene(Protocol):
     """What a question needs of a trained scene; the model implements it."""
 
-    @property
-    def semantics(self) -> SceneSemantics | None:
-        """Features of the Gaussians; None where there are none."""
-
-    def set_prompts(self, phrases: Sequence[str]) -> None:
-        """Show the relevancy of these phrases. Raises an InputError for a scene without semantics."""
+    def searchable(self) -> SceneSemantics:
+        """Return the features of the Gaussians. Raises an InputError for a scene without them."""
 
     def splats(self) -> Splats:
-        """The Gaussians after their activation functions, without gradients."""
+        """Return the Gaussians after their activation functions, without gradients."""
 
 
 class Question:
-    """Phrases and the negatives that they have to beat.
+    """A query, its negatives and the scores of all Gaussians.
 
     Args:
-        model: in evaluation mode.
-        phrases: P ≥ 1.
-        negatives: more of them, beside those that the scene was trained with.
+        scene: in evaluation mode.
+        query: what to look for.
 
     Raises:
         InputError: the scene has no semantics, or the encoder of new phrases is not on this machine.
     """
 
-    def __init__(self, model: SearchableScene, phrases: Sequence[str], negatives: Sequence[str] = ()) -> None:
-        model.set_prompts([])  # refuses a scene without semantics
-        semantics = model.semantics
-        assert semantics is not None
-        self.phrases = tuple(phrases)
-        self.negatives = tuple(dict.fromkeys([*semantics.about.negatives, *negatives]))
-        self.splats: Splats = model.splats()
-        texts = semantics.embed([*self.phrases, *self.negatives])
+    def __init__(self, scene: SearchableScene, query: Query) -> None:
+        semantics = scene.searchable()
+        own = semantics.about.negatives if query.scene_negatives or not query.negatives else ()
+        self.query = query
+        self.negatives = tuple(dict.fromkeys([*own, *query.negatives]))
+        self.splats = scene.splats()
         with torch.no_grad():
-            self._scores = semantics.scores(self.splats.means, texts)  # [N, P + M]
+            texts = semantics.embed([*query.phrases, *self.negatives])
+            self.scores = semantics.scores(self.splats.means, texts)  # [N, P + M]
 
-    def of_gaussians(self) -> Tensor:  # [N, P] in [0, 1], on the CPU
-        """Relevancy of every Gaussian."""
-        return self._relevancy(self._scores).cpu()
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """Which Gaussians touch."""
+        return Neighbours(self.splats)
+
+    @cached_property
+    def relevancy(self) -> Tensor:  # [N, P] in [0, 1], on the CPU
+        """Relevancy of every Gaussian for every phrase."""
+        return relevancy_from_scores(self.scores, len(self.query.phrases)).cpu()
+
+    def select(
+        self,
+        *,
+        average: bool = True,
+        least_opacity: float = LEAST_OPACITY,
+        least_share: float = LEAST_SHARE,
+        reach: float = 0.0,
+    ) -> Found:
+        """Select the Gaussians of each phrase; the arguments are those of `find`."""
+        return find(
+            self.relevancy, self.splats, self.neighbours, threshold=self.query.threshold,
+            average=average, least_opacity=least_opacity, least_share=least_share, reach=reach,
+        )  # fmt: skip
 
     @torch.no_grad()
     def look(self, camera: Pinhole) -> Look:
-        """Relevancy of every pixel."""
-        image, alpha = blend(self.splats, camera, self._scores)
-        return Look(self._relevancy(image).movedim(-1, 0).cpu().numpy(), alpha.cpu().numpy())
+        """Return the relevancy of every pixel, and what is found."""
+        image, alpha = blend(self.splats, camera, self.scores)
+        maps = relevancy_from_scores(image, len(self.query.phrases)).movedim(-1, 0).cpu().numpy()
+        opacity = alpha.cpu().numpy()
+        return Look(maps, opacity, tuple(sight(one, opacity, self.query.threshold) for one in maps))
 
     def shown(
         self,
         camera: Pinhole,
         masks: npt.NDArray[np.bool_],  # [P, H, W]
     ) -> Tensor:  # [N, P + 1] on the CPU
-        """What each Gaussian shows in a view: its blending weight summed over each mask, and last over the whole picture."""
+        """Return what each Gaussian shows in a view: its blending weight in each mask, and last in the whole picture."""
         maps = torch.from_numpy(np.concatenate([masks, np.ones_like(masks[:1])])).float().movedim(0, -1)
         # Blending is linear in the features, so that its gradient is the lift of the maps.
         features = self.splats.means.new_zeros(len(self.splats), len(maps[0, 0]), requires_grad=True)
@@ -93,8 +115,41 @@ class Question:
         (weights,) = torch.autograd.grad(image, features, maps.to(image.device))
         return weights.cpu()
 
-    def _relevancy(self, scores: Tensor) -> Tensor:
-        return relevancy_from_scores(scores, len(self.phrases))
+
+class Survey:
+    """A question asked from one view after another: where each phrase is in space, and which view shows it most clearly."""
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self._cameras: list[Pinhole] = []
+        self._clarity: list[list[float]] = []  # by view and phrase
+        self._shown = torch.zeros(len(question.splats), len(question.query.phrases) + 1)
+
+    def look(self, camera: Pinhole) -> Look:
+        """Look from one more view."""
+        look = self.question.look(camera)
+        self._cameras.append(camera)
+        self._clarity.append([sighting.clarity for sighting in look.sightings])
+        self._shown += self.question.shown(camera, np.stack([sighting.mask for sighting in look.sightings]))
+        return look
+
+    def places(self) -> list[Place]:
+        """Return the place of each phrase, by the views looked from."""
+        return places(self.question.relevancy, self.question.splats, self.question.query.threshold, self._shown)
+
+    def clarity(self, found: list[Place]) -> list[list[float]]:
+        """Return how clearly each view shows each phrase, by phrase and view; the view of the greatest clarity is the best.
+
+        A sighting's clarity counts by the share of the phrase's Gaussians that lie in the picture: a view that cuts a thing
+        shows it less clearly.
+        """
+        splats = self.question.splats
+        rows = []
+        for k, place in enumerate(found):
+            selected = splats[place.mask.to(splats.means.device)]
+            shares = [share_in_picture(selected, camera) for camera in self._cameras]
+            rows.append([view[k] * share for view, share in zip(self._clarity, shares, strict=True)])
+        return rows
 
 
 def share_in_picture(splats: Splats, camera: Pinhole) -> float:

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from vlmgs_ns.words.question import Floats
-
+Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 LEAST_ALPHA = 0.5
