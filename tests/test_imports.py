@@ -27,7 +27,8 @@ LAYERS = (
     {"commands"},
     {"cli", ""},
 )
-"""Lowest first; "" is the package itself. A unit (a file or folder of the package) imports from its own layer or a lower one, for type checkers too."""
+"""Lowest first; "" is the package itself. A unit (a file or folder of the package) imports from its own layer or a lower one, for
+type checkers too."""
 
 WITHOUT_NERFSTUDIO = {"system", "rasterize", "toy", "splats", "densify", "guidance", "semantics", "words"}
 PURE = {
