@@ -110,8 +110,9 @@ class Question:
         """Return what each Gaussian shows in a view: its blending weight in each mask, and last in the whole picture."""
         maps = torch.from_numpy(np.concatenate([masks, np.ones_like(masks[:1])])).float().movedim(0, -1)
         # Blending is linear in the features, so that its gradient is the lift of the maps.
-        features = self.splats.means.new_zeros(len(self.splats), len(maps[0, 0]), requires_grad=True)
-        image, _ = blend(self.splats, camera, features)
+        with torch.enable_grad():
+            features = self.splats.means.new_zeros(len(self.splats), len(maps[0, 0]), requires_grad=True)
+            image, _ = blend(self.splats, camera, features)
         (weights,) = torch.autograd.grad(image, features, maps.to(image.device))
         return weights.cpu()
 
