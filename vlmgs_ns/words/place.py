@@ -31,7 +31,7 @@ class Place:
 
     mask: Tensor  # [N] bool, on the CPU: selected, seen in masks where seen, and of the clearest part
     selected: int
-    """Gaussians that the phrase selects, as `selection.find` does, seen in masks or not."""
+    """Gaussians that the phrase selects, as `words.find` does, seen in masks or not."""
     box: OrientedBox | None
     """Around the mask, in the scene's coordinates, nerfstudio's; None where it is empty."""
 
