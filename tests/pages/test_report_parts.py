@@ -17,13 +17,14 @@ import torch
 from PIL import Image
 
 from tests.pages.conftest import Page
+from vlmgs_ns.guidance.record import RecordedRound, Rounds, read_rounds
 from vlmgs_ns.pages.curves import Curve, read_curves
 from vlmgs_ns.pages.embed import Embedded, embed, embed_file, error_map
 from vlmgs_ns.pages.held_out import HeldOut, Score, evenly_spaced
 from vlmgs_ns.pages.page import render
 from vlmgs_ns.pages.plot import Chart, Line, Mark, plot
 from vlmgs_ns.pages.report import guidance_values
-from vlmgs_ns.pages.rounds import MOST_PICTURES, Recorded, Rounds, read_rounds
+from vlmgs_ns.pages.rounds import MOST_PICTURES
 from vlmgs_ns.pages.settings import settings_of
 from vlmgs_ns.splats.orbit import surrounds
 
@@ -40,7 +41,7 @@ def test_text_is_escaped_and_a_value_that_is_missing_is_an_error() -> None:
     hostile = '"><script>alert(1)</script>'
     page = render("next.html", commands={hostile: [hostile]})
     assert "<script" not in page and Page(page).words.count(hostile) == 2
-    hostile_round = Recorded(1, hostile, "b", 0.1, hostile, (), {}, (), hostile)
+    hostile_round = RecordedRound(1, hostile, "b", 0.1, hostile, (), {}, (), hostile)
     assert "<script" not in guidance_section(Rounds((hostile_round,)), hostile, True)
     with pytest.raises(jinja2.UndefinedError, match="commands"):
         render("next.html")
@@ -173,17 +174,24 @@ def test_rounds_have_the_pictures_that_they_name(tmp_path: Path) -> None:
     for name in ("000010_detail_0.jpg", "000010_detail_0_after.jpg", "000010_novel_0.jpg"):
         Image.fromarray(flat(50)).save(guidance / name)
     Image.fromarray(flat(50)).save(tmp_path / "secret.jpg")
-    named = line(10, pictures=["000010_detail_0_after.jpg", "../secret.jpg", str(tmp_path / "secret.jpg"), "gone.jpg"], added=3)
+    named = line(
+        10, pictures=["000010_detail_0_after.jpg", "../secret.jpg", str(tmp_path / "secret.jpg"), "gone.jpg"], added=3, targets=2
+    )
     (guidance / "rounds.jsonl").write_text("\n".join([line(10), named, "", "{half a li", "[1]", line(20, left_out="busy")]))
     found = read_rounds(guidance)
     assert found.damaged == 2
     by_name, by_key, left_out = found.rounds
     assert [path.name for path in by_name.pictures] == ["000010_detail_0.jpg", "000010_detail_0_after.jpg"]
     assert [path.name for path in by_key.pictures] == ["000010_detail_0_after.jpg"]
-    assert by_key.effect == {"selected": 7, "added": 3} and by_key.views[0].labels == ("a chair",)
+    assert by_key.effect == {"selected": 7, "added": 3, "targets": 2} and by_key.views[0].labels == ("a chair",)
     page = Page(guidance_section(found, "Guidance: nobody", True))
     text = "".join(page.words)
-    assert "7 chosen · 3 added" in text and "2 lines" in text and "busy" in text and "photo 0 · after the round" in text
+    assert (
+        "7 chosen · 3 added · 2 views targeted" in text
+        and "2 lines" in text
+        and "busy" in text
+        and "photo 0 · after the round" in text
+    )
     assert left_out.left_out == "busy"
     assert read_rounds(tmp_path / "none") == Rounds()
 
@@ -194,12 +202,12 @@ def test_first_and_last_rounds_of_a_phase_are_open_and_pictures_have_a_limit(tmp
     paths = [tmp_path / f"{k}.jpg" for k in range(40)]
     for other in paths:
         other.write_bytes(path.read_bytes())
-    rounds = tuple(Recorded(k, "detail", "b", 0.1, "?", (), {}, tuple(paths[10 * k : 10 * k + 10])) for k in range(4))
+    rounds = tuple(RecordedRound(k, "detail", "b", 0.1, "?", (), {}, tuple(paths[10 * k : 10 * k + 10])) for k in range(4))
     body = guidance_section(Rounds(rounds), "", True)
     assert re.findall(r'<details( open)? class="round">', body) == [" open", "", "", " open"]
     assert body.count("<img") == 40 <= MOST_PICTURES
     many = tuple(
-        Recorded(k, "detail", "b", 0.1, "?", (), {}, tuple(tmp_path / f"{k}_{number}.jpg" for number in range(50)))
+        RecordedRound(k, "detail", "b", 0.1, "?", (), {}, tuple(tmp_path / f"{k}_{number}.jpg" for number in range(50)))
         for k in range(4)
     )
     limited = guidance_section(Rounds(many), "", True)

@@ -555,6 +555,22 @@ def test_regions_are_the_last_round_s_pictures(model: VlmFastGSModel, tmp_path: 
     assert (picture[height // 2, 3 * width // 4] - torch.tensor([0.0, 1.0, 0.0])).abs().max() < 0.05
 
 
+def test_regions_are_shown_as_they_were_asked_about_not_from_after_the_round(tmp_path: Path) -> None:
+    record(tmp_path, "qwen")
+    (tmp_path / "guidance" / "000007_detail_1.jpg").rename(tmp_path / "guidance" / "000007_detail_1_after.jpg")
+    last = rounds.last_pictures(tmp_path)
+    assert last is not None and last.shape == (6, 8, 3) and (last[3, 4] - torch.tensor([0.0, 0.0, 1.0])).abs().max() < 0.05
+    assert rounds.last_pictures(tmp_path / "nowhere") is None
+
+
+def test_a_round_that_did_not_take_place_is_not_the_last(tmp_path: Path) -> None:
+    record(tmp_path, "qwen")
+    with (tmp_path / "guidance" / "rounds.jsonl").open("a") as file:
+        file.write(json.dumps({"phase": "novel", "step": 9, "left_out": "busy"}))
+    assert rounds.last_round(tmp_path).startswith("Last round of guidance: detail, step 7")
+    assert rounds.last_round(tmp_path / "nowhere") == ""
+
+
 def test_features_as_colours(model: VlmFastGSModel) -> None:
     model.panel.show.default_value = FEATURES
     assert torch.equal(shown(model), render(model)["semantics_pca"])

@@ -1,13 +1,14 @@
 """What every round asked, heard and did, in the run's folder: `rounds.jsonl` and one picture per view.
 
 A line names its pictures: of each view the render that was asked about, with its boxes, and of one view also the render once
-what the round did has settled. A round that did not take place has a line with the reason.
+what the round did has settled. A round that did not take place has a line with the reason. `read_rounds` reads it all back.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,20 @@ from vlmgs_ns.guidance.regions import mask, picture, union_area
 from vlmgs_ns.guidance.round import Round
 from vlmgs_ns.system.atomic import replacing
 
+ROUNDS = "rounds.jsonl"
 CANNOT = (OSError, ValueError, TypeError)
 """What a full or read-only disk raises, and values that a file cannot hold."""
+
+EFFECTS = {
+    "selected": "chosen",
+    "planted": "planted",
+    "added": "added",
+    "refused": "refused",
+    "floaters": "floaters found",
+    "doomed": "floaters pruned",
+    "targets": "views targeted",
+}
+"""What a round does to Gaussians: names in the record, and in words."""
 
 
 def summary(round_: Round, backend: str, effect: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +105,7 @@ class Record:
     def _append(self, line: dict[str, Any]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "rounds.jsonl").open("a", encoding="utf-8") as file:
+            with (self.folder / ROUNDS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, default=str, allow_nan=False) + "\n")
             fault, self._fault = self._fault, None
         except CANNOT as error:
@@ -114,3 +127,107 @@ class Record:
             return
         at = round_.pictures.index(after) + 1 if after in round_.pictures else len(round_.pictures)
         round_.pictures.insert(at, name)
+
+
+@dataclass(frozen=True)
+class ViewReply:
+    """The reply about one view of a round."""
+
+    view: str
+    reply: str
+    error: str
+    labels: tuple[str, ...]
+    """Of the boxes that were taken from the reply."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RecordedRound:
+    """One round, as plain text and numbers: the file may come from another machine."""
+
+    step: int
+    phase: str
+    backend: str
+    seconds: float
+    prompt: str
+    views: tuple[ViewReply, ...]
+    effect: dict[str, int]
+    """Numbers of Gaussians by the keys of `EFFECTS`."""
+    pictures: tuple[Path, ...]
+    left_out: str = ""
+    """Why a round that was due did not take place."""
+
+    def caption(self, picture: Path) -> str:
+        """Return the view of a picture STEP_PHASE_NUMBER.jpg with its boxes; of …_after.jpg, that it shows the effect."""
+        number, _, after = picture.stem.removeprefix(f"{self.step:06d}_{self.phase}_").partition("_")
+        if not number.isdecimal() or int(number) >= len(self.views):
+            return picture.stem
+        view = self.views[int(number)]
+        boxes = f"{len(view.labels)} box{'' if len(view.labels) == 1 else 'es'}"
+        return f"{view.view} · {f'{after} the round' if after else boxes}"
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """All rounds of a run."""
+
+    rounds: tuple[RecordedRound, ...] = ()
+    damaged: int = 0
+    """Lines of the record that could not be read."""
+
+
+def read_rounds(guidance: Path) -> Rounds:
+    """Return the rounds in a run's guidance folder, in the order of the file; none where there is no record."""
+    try:
+        lines = (guidance / ROUNDS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return Rounds()
+    rounds, damaged = [], 0
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            rounds.append(_round(json.loads(line), guidance))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            damaged += 1  # the run was killed as it wrote, or the file was edited
+    return Rounds(tuple(rounds), damaged)
+
+
+def _round(record: dict[str, Any], guidance: Path) -> RecordedRound:
+    step, phase = int(record["step"]), str(record["phase"])
+    names = record.get("pictures")
+    if names is None:
+        found = sorted(guidance.glob(f"{step:06d}_{_plain(phase)}_*.jpg"))
+    else:
+        found = [guidance / str(name) for name in names]
+    return RecordedRound(
+        step,
+        phase,
+        str(record.get("backend", "")),
+        float(record.get("seconds") or 0),
+        str(record.get("prompt", "")),
+        tuple(_view_reply(view) for view in record.get("views", [])),
+        {name: int(record[name]) for name in EFFECTS if isinstance(record.get(name), int | float)},
+        tuple(path for path in found if _inside(path, guidance)),
+        str(record.get("left_out") or ""),
+    )
+
+
+def _view_reply(view: dict[str, Any]) -> ViewReply:
+    return ViewReply(
+        str(view.get("view", "")),
+        str(view.get("reply") or ""),
+        str(view.get("error") or ""),
+        tuple(str(box.get("label") or "") for box in view.get("boxes", [])),
+        tuple(str(note) for note in view.get("notes", [])),
+    )
+
+
+def _plain(name: str) -> str:
+    """Return the name without what a pattern of file names would read as more than a name."""
+    return "".join(letter for letter in name if letter.isalnum() or letter in "-_")
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    """Whether it is a file of that folder: a record names its pictures, never other files of the machine."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from vlmgs_ns.guidance.record import RecordedRound
 from vlmgs_ns.pages.curves import Curve
 from vlmgs_ns.pages.plot import Chart, Line, Mark
-from vlmgs_ns.pages.rounds import PHASES, Recorded
+from vlmgs_ns.pages.rounds import PHASES
 
 METRICS = "Train Metrics Dict/"
 """What nerfstudio puts before the names of a model's metrics."""
@@ -18,7 +19,7 @@ PSNR = {
 }
 
 
-def training_charts(curves: Mapping[str, Curve], rounds: Sequence[Recorded], max_gaussians: int | None) -> list[Chart]:
+def training_charts(curves: Mapping[str, Curve], rounds: Sequence[RecordedRound], max_gaussians: int | None) -> list[Chart]:
     """Return charts of loss, PSNR, Gaussians and guidance, as far as the run recorded them."""
     charts = []
     if "Train Loss" in curves:

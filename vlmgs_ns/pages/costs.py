@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmgs_ns.guidance.record import Rounds
 from vlmgs_ns.method.checkpoint import newest
 from vlmgs_ns.pages.curves import Curve
-from vlmgs_ns.pages.rounds import Rounds
 from vlmgs_ns.semantics.cache import caches_of
 
 TOTAL = "Train Total (time)"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmgs_ns.guidance.record import EFFECTS, Rounds, read_rounds
 from vlmgs_ns.method import checkpoint
 from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.pages.charts import training_charts
@@ -18,7 +19,7 @@ from vlmgs_ns.pages.gallery import Find, phrases_of, search
 from vlmgs_ns.pages.held_out import HeldOut, held_out
 from vlmgs_ns.pages.next_commands import next_commands
 from vlmgs_ns.pages.page import render
-from vlmgs_ns.pages.rounds import EFFECTS, PHASES, Rounds, pictures_on_page, read_rounds
+from vlmgs_ns.pages.rounds import PHASES, pictures_on_page
 from vlmgs_ns.pages.settings import load_config, settings_of
 from vlmgs_ns.pages.turntable import turntable
 from vlmgs_ns.splats.orbit import surrounds

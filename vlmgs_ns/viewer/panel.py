@@ -339,7 +339,7 @@ class Panel(ViewerControl):
 
     def _build(self, server: viser.ViserServer, after: float) -> None:
         self._fill_fields()
-        self.last_round = rounds.last_told(self.run)
+        self.last_round = rounds.last_round(self.run)
         if not self._can_search():
             self.status = self._search_hint()
         words, look = (self.phrases, self.names, self.negatives), (self.show, self.threshold, self.opacity)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from vlmgs_ns.guidance.record import read_rounds
 
 MOST_LABELS = 40
 LONGEST_LABEL = 60
@@ -18,52 +18,35 @@ NO_MODEL = "residual"
 """The backend whose labels are words of ours."""
 
 
-def rounds(run: Path) -> list[dict[str, Any]]:
-    """Every round in `guidance/rounds.jsonl`, the first first; lines that cannot be read are left out."""
-    try:
-        lines = (run / "guidance" / "rounds.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict):
-            found.append(entry)
-    return found
-
-
 def labels(run: Path) -> list[str]:
-    """What a vision-language model named in its regions, the most frequent first."""
+    """Return what a vision-language model named in its regions, the most frequent first."""
     counted: Counter[str] = Counter()
-    for entry in rounds(run):
-        if entry.get("backend") == NO_MODEL:
-            continue
-        for view in entry.get("views") or ():
-            for box in view.get("boxes") or ():
-                label = " ".join(str(box.get("label") or "").replace(";", " ").split())
-                if 0 < len(label) <= LONGEST_LABEL:
-                    counted[label] += 1
+    for round_ in read_rounds(run / "guidance").rounds:
+        found = [] if round_.backend == NO_MODEL else [label for view in round_.views for label in view.labels]
+        plain = (" ".join(label.replace(";", " ").split()) for label in found)
+        counted.update(label for label in plain if 0 < len(label) <= LONGEST_LABEL)
     return [label for label, _ in counted.most_common(MOST_LABELS)]
 
 
-def last_told(run: Path) -> str:
-    """The last round in one line; "" where there was none."""
-    for entry in rounds(run)[-1:]:
-        boxes = sum(len(view.get("boxes") or ()) for view in entry.get("views") or ())
-        effect = ", ".join([f"{boxes} regions", *(f"{entry[name]} {name}" for name in ("added", "targets") if entry.get(name))])
-        return f"Last round of guidance: {entry.get('phase')}, step {entry.get('step')}: {effect}"
+def last_round(run: Path) -> str:
+    """Return the last round that took place in one line; "" where there was none."""
+    held = [round_ for round_ in read_rounds(run / "guidance").rounds if not round_.left_out]
+    for last in held[-1:]:
+        regions = sum(len(view.labels) for view in last.views)
+        effect = [f"{last.effect[name]} {name}" for name in ("added", "targets") if last.effect.get(name)]
+        return f"Last round of guidance: {last.phase}, step {last.step}: {', '.join([f'{regions} regions', *effect])}"
     return ""
 
 
 def last_pictures(run: Path) -> Tensor | None:
-    """The pictures of the last round with its regions, side by side. [h, w, 3] in [0, 1]; None where none were kept."""
+    """Return the pictures that the last round was asked about, with its regions, side by side; None where none were kept.
+
+    [h, w, 3] in [0, 1]. The files tell which round is last: its line is recorded later, once its effect is known.
+    """
     import numpy as np
     from PIL import Image
 
-    files = sorted((run / "guidance").glob("*_*_*.jpg"))
+    files = sorted(file for file in (run / "guidance").glob("*_*_*.jpg") if not file.stem.endswith("_after"))
     files = [file for file in files if file.name.rpartition("_")[0] == files[-1].name.rpartition("_")[0]]
     if not files:
         return None
