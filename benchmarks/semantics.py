@@ -129,7 +129,7 @@ def quality(geometry: Any, found: Any, labels: Any, phrases: list[str], protocol
     """Means of the protocols' scores over held-out views. The k-th of `phrases` is queried for the k-th phrase of the labels."""
     from vlmgs_ns.evaluation import protocols as measures
     from vlmgs_ns.semantics.blend import blend
-    from vlmgs_ns.semantics.relevancy import select
+    from vlmgs_ns.semantics.relevancy import relevancy_from_scores, select
 
     pictures: dict[str, Any] = {}
     order = [*labels.phrases, *labels.background]
@@ -141,7 +141,8 @@ def quality(geometry: Any, found: Any, labels: Any, phrases: list[str], protocol
             pictures[view.stem] = drawn.movedim(-1, 0)
         return pictures[view.stem][[order.index(instead.get(phrase, phrase)) for phrase in phrases]]
 
-    relevancy = found.relevancy(geometry.splats.means, phrases)
+    texts = found.embed([*phrases, *found.about.negatives])
+    relevancy = relevancy_from_scores(found.scores(geometry.splats.means, texts), len(phrases))
 
     def silhouette(view: Any, phrase: str) -> Any:  # [H, W] bool
         chosen = geometry.splats[select(relevancy[:, list(labels.phrases).index(phrase)], THRESHOLD)]
@@ -163,6 +164,8 @@ def speed(geometry: Any, found: Any, phrase: str) -> dict[str, float]:
     cores. `prepare` is what a finished scene does once, and a loaded one may do: the first query relies on it."""
     import torch
 
+    from vlmgs_ns.semantics.relevancy import relevancy_from_scores
+
     def best(work: Callable[[], Any], times: int = 7) -> float:
         taken = []
         for _ in range(times):
@@ -171,12 +174,16 @@ def speed(geometry: Any, found: Any, phrase: str) -> dict[str, float]:
             taken.append(time.perf_counter() - began)
         return 1000 * min(taken)
 
+    @torch.no_grad()
+    def query(means: Any) -> Any:
+        return relevancy_from_scores(found.scores(means, found.embed([phrase, *found.about.negatives])), 1)
+
     def query_times(means: Any, count: str) -> dict[str, float]:
         found._codes = None
         return {
             f"prepare{count}": best(lambda: found.prepare(means), 1),
-            f"first query{count}": best(lambda: found.relevancy(means, [phrase]), 1),
-            f"query{count}": best(lambda: found.relevancy(means, [phrase])),
+            f"first query{count}": best(lambda: query(means), 1),
+            f"query{count}": best(lambda: query(means)),
         }
 
     means, camera = geometry.splats.means, next(iter(geometry.held_out.values()))

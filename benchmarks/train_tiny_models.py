@@ -30,14 +30,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from toy_phrases import PLACE_WORDS, SURFACES, Phrase, object_facts, object_phrases, surface_phrases
 
 from vlmgs_ns.semantics.encoders import NEGATIVES, DinoEncoder, OpenClipEncoder
 from vlmgs_ns.semantics.hybrid import hybrid_map
-from vlmgs_ns.semantics.relevancy import localise, relevancy
+from vlmgs_ns.semantics.relevancy import relevancy
 from vlmgs_ns.toy.decor import LAMP_HALF, SKIRTING
 from vlmgs_ns.toy.layout import draw_room
 from vlmgs_ns.toy.light import bake
-from vlmgs_ns.toy.phrases import PLACE_WORDS, SURFACES, Phrase, object_facts, object_phrases, surface_phrases
 from vlmgs_ns.toy.raycast import cast, photograph
 from vlmgs_ns.toy.room import Room, SceneObject
 from vlmgs_ns.toy.scene import plan_scene
@@ -422,7 +422,7 @@ def measure(album: Album, models: Path, least_pixels: int = 60) -> dict[str, Any
                 small = relevancy(features, texts[k], negatives).permute(2, 0, 1)[None]
                 maps = F.interpolate(small, size=shown.shape, mode="bilinear", align_corners=False)[0]
                 for which, of_phrase in enumerate(maps):
-                    x, y = localise(of_phrase)
+                    y, x = divmod(int(of_phrase.argmax()), of_phrase.shape[1])
                     hit = rows.min() <= y <= rows.max() and columns.min() <= x <= columns.max()
                     found[f"localisation in one picture, {'other labels' if which else 'names'}"].append(float(hit))
                 mask, over = shown == k, maps[0] > 0.5

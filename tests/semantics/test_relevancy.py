@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from vlmgs_ns.semantics.relevancy import (
     TEMPERATURE,
-    localise,
     pca_basis,
     pca_colours,
     relevancy,
@@ -94,21 +93,6 @@ def test_empty_inputs() -> None:
         relevancy(torch.zeros(3, 4), torch.ones(2, 4), torch.ones(0, 4))
     with pytest.raises(ValueError, match="features of 4, phrases of 5 and negatives of 4"):
         relevancy(torch.zeros(3, 4), torch.ones(2, 5), torch.ones(1, 4))
-
-
-def test_localise_gives_column_and_row_and_of_ties_the_first() -> None:
-    found = torch.zeros(3, 5)
-    found[2, 4] = found[1, 3] = 0.7
-    assert localise(found) == (3, 1)
-    assert localise(torch.full((4, 2), 0.5)) == (0, 0)
-    assert localise(torch.full((1, 1), -1.0)) == (0, 0)
-
-
-def test_localise_refuses_what_has_no_greatest_pixel() -> None:
-    with pytest.raises(ValueError, match=r"\[0, 5\]"):
-        localise(torch.zeros(0, 5))
-    with pytest.raises(ValueError, match="1 pixels of the relevancy map are NaN"):
-        localise(torch.tensor([[0.1, float("nan")]]))
 
 
 def test_a_tie_is_not_selected() -> None:

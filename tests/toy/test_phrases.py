@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.toy_phrases import PLACE_WORDS, SURFACES, object_facts, object_phrases, surface_phrases, taught_phrases
 from vlmgs_ns.toy.furniture import CATALOGUE, PLACES, make_object
 from vlmgs_ns.toy.layout import draw_room
-from vlmgs_ns.toy.phrases import PLACE_WORDS, SURFACES, object_facts, object_phrases, surface_phrases, taught_phrases
 from vlmgs_ns.toy.room import Room, SceneObject
 from vlmgs_ns.toy.tiny import tiny_clip_folder
 

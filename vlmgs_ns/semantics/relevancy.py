@@ -58,23 +58,6 @@ def relevancy_from_scores(
     return torch.sigmoid(temperature * (scores[..., :phrases] - hardest))
 
 
-def localise(
-    relevancy_map: Tensor,  # [H, W]
-) -> tuple[int, int]:
-    """Pixel (x, y) of the greatest relevancy: column and row, counted from the top left. Of equal ones the first, row by row.
-
-    Raises:
-        ValueError: no pixels, or NaN among them.
-    """
-    if relevancy_map.dim() != 2 or relevancy_map.numel() == 0:
-        raise ValueError(f"a map of shape {list(relevancy_map.shape)} has no greatest pixel: it must be [H, W] and not empty")
-    if relevancy_map.isnan().any():
-        raise ValueError(f"{int(relevancy_map.isnan().sum())} pixels of the relevancy map are NaN: its features are damaged")
-    place = int((relevancy_map == relevancy_map.max()).flatten().byte().argmax())
-    y, x = divmod(place, relevancy_map.shape[1])
-    return x, y
-
-
 def select(
     relevancy: Tensor,  # [N]
     threshold: float,

@@ -47,7 +47,7 @@ class About:
 
 
 class SceneSemantics(nn.Module):
-    """CLIP features of a scene's Gaussians. Its state dict, with the extra state, makes it anew (`from_state`).
+    """CLIP features of a scene's Gaussians. `from_state` builds it again from its state dict, which has an extra state.
 
     Args:
         about: how it is made.
@@ -102,10 +102,12 @@ class SceneSemantics(nn.Module):
 
     @staticmethod
     def from_state(state: Mapping[str, Any]) -> SceneSemantics:
-        """Of the shapes of a state dict, its tensors still to be loaded."""
-        said = state["_extra_state"]["about"]
-        sizes = FieldConfig(**{**said["sizes"], "coarse": tuple(said["sizes"]["coarse"]), "fine": tuple(said["sizes"]["fine"])})
-        scene = SceneSemantics(About(**{**said, "sizes": sizes, "negatives": tuple(said["negatives"])}))
+        """Return semantics with the shapes of a state dict, whose tensors are still to be loaded."""
+        about = state["_extra_state"]["about"]
+        sizes = FieldConfig(
+            **{**about["sizes"], "coarse": tuple(about["sizes"]["coarse"]), "fine": tuple(about["sizes"]["fine"])}
+        )
+        scene = SceneSemantics(About(**{**about, "sizes": sizes, "negatives": tuple(about["negatives"])}))
         for name in ("features", "axes", "vectors"):
             setattr(scene, name, torch.zeros_like(state[name]))
         return scene
@@ -170,12 +172,6 @@ class SceneSemantics(nn.Module):
             self._encoder = found
         return self._encoder
 
-    def _asked(self, phrases: Sequence[str], negatives: Sequence[str] | None) -> Tensor:  # [P + M, D]
-        negatives = self.about.negatives if negatives is None else negatives
-        if not negatives:
-            raise InputError("the negatives are empty, but every query has to beat some; give one or more, or leave them out")
-        return self.embed([*phrases, *negatives])
-
     def size(self) -> str:
         """In words."""
         if self.field is not None:
@@ -185,44 +181,24 @@ class SceneSemantics(nn.Module):
     # queries
 
     @torch.no_grad()
-    def relevancy(
-        self,
-        means: Tensor,  # [N, 3] world, of all Gaussians
-        phrases: Sequence[str],
-        negatives: Sequence[str] | None = None,
-    ) -> Tensor:
-        """Of every Gaussian for every phrase. [N, P] in [0, 1].
-
-        Args:
-            negatives: phrases to beat instead of the scene's own.
-
-        Raises:
-            InputError: no negatives, as `embed`, or the Gaussians are not those that features were lifted for.
-        """
-        scores = self.scores(means, self._asked(phrases, negatives))
-        return relevancy_from_scores(scores, len(phrases))
-
-    @torch.no_grad()
     def pictures(
         self,
         splats: Splats,
         camera: Pinhole,
         phrases: Sequence[str],
         inside: Tensor | None = None,  # [N] bool
-        negatives: Sequence[str] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Relevancy maps [H, W, P], 0.5 where nothing is, and the features in colours [H, W, 3].
+        """Return relevancy maps [H, W, P], 0.5 where nothing is, and the features in colours [H, W, 3].
 
         Blended are P + M + 3 channels, never D.
 
         Args:
             inside: which Gaussians are drawn; None: all.
-            negatives: phrases to beat instead of the scene's own.
 
         Raises:
-            InputError: as `relevancy`.
+            InputError: as `embed` and `scores`.
         """
-        texts = self._asked(phrases, negatives)
+        texts = self.embed([*phrases, *self.about.negatives])
         channels = self.scores(splats.means, torch.cat([texts, self.pca_axes.T]))
         if inside is not None:
             splats, channels = splats[inside], channels[inside]
@@ -238,7 +214,11 @@ class SceneSemantics(nn.Module):
         means: Tensor,  # [N, 3] world
         texts: Tensor,  # [T, D]
     ) -> Tensor:
-        """⟨CLIP feature, text⟩ of all Gaussians. [N, T]."""
+        """Return ⟨CLIP feature, text⟩ of all Gaussians. [N, T].
+
+        Raises:
+            InputError: the Gaussians are not those that features were lifted for.
+        """
         if self.field is None:
             if len(self.features) != len(means):
                 raise InputError(
