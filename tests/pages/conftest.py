@@ -34,7 +34,7 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    from vlmgs_ns.pages.demo import run_demo
+    from vlmgs_ns.pages.demo_run import run_demo
     from vlmgs_ns.toy.make import SceneSettings
 
     out = tmp_path_factory.mktemp("report") / "a demo"

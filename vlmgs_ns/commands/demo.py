@@ -27,7 +27,7 @@ class Demo:
     def run(self) -> None:
         """Run it; what cannot work is refused before anything is imported or written."""
         self._check()
-        from vlmgs_ns.pages.demo import run_demo
+        from vlmgs_ns.pages.demo_run import run_demo
 
         run_demo(self.out, self.scene, self.max_num_iterations, self.turntable_seconds)
 

@@ -33,7 +33,7 @@ INTRO = (
 
 
 def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds: float) -> None:
-    """Do it all in the folder ``out``::
+    """Write the scene, the run and its report to the folder ``out``::
 
         scene/          the embedded scene
         outputs/        the run, as ns-train writes it
