@@ -267,6 +267,13 @@ def test_negatives_of_ones_own(model: VlmFastGSModel) -> None:
     assert "nothing found" in find(model.panel, "warm thing", negatives="object; red ball")
 
 
+def test_without_their_own_negatives_phrases_are_looked_for_again(model: VlmFastGSModel) -> None:
+    find(model.panel, "warm thing", negatives="object; red ball")
+    assert model.panel._find_new() == "", "they are the same still"
+    model.panel.negatives.default_value = ""
+    assert "66 Gaussians" in press(model.panel, model.panel._find_new)
+
+
 def test_nothing_found_says_so_and_leaves_the_picture(model: VlmFastGSModel) -> None:
     before = shown(model)
     assert find(model.panel, "green hat") == "“green hat”: nothing found above 0.50, the highest relevancy is 0.50."
@@ -288,7 +295,7 @@ def test_what_cannot_be_looked_for_is_one_line(model: VlmFastGSModel, phrases: s
     find(model.panel, "red ball")
     said = find(model.panel, phrases)
     assert complaint in said and "\n" not in said and not said.startswith("Error") and len(said) < 400
-    assert model.panel.session().found.phrases == ("red ball",), "what was found before stays"
+    assert model.panel.session().found.query.phrases == ("red ball",), "what was found before stays"
 
 
 def test_an_empty_field_clears(model: VlmFastGSModel) -> None:

@@ -1,29 +1,19 @@
-"""What the user looked for, and how relevant every Gaussian is for it."""
+"""What was found, in a line for the panel."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from torch import Tensor
+from vlmgs_ns.words.question import Question
 
 
-@dataclass(frozen=True)
-class Found:
-    """Phrases and the relevancy of every Gaussian for each of them."""
-
-    phrases: tuple[str, ...]
-    negatives: tuple[str, ...]
-    scores: Tensor  # [N, P + M] ⟨feature, text⟩
-    relevancy: Tensor  # [N, P] in [0, 1]
-
-    def describe(self, threshold: float) -> str:
-        """Return one line with the count of Gaussians above the threshold and the highest relevancy, by phrase."""
-        counts, highest = (self.relevancy > threshold).sum(dim=0).tolist(), self.relevancy.amax(dim=0).tolist()
-        found = [count_gaussians(count) if count else "nothing found" for count in counts]
-        if len(found) == 1:
-            return f"“{self.phrases[0]}”: {found[0]} above {threshold:.2f}, the highest relevancy is {highest[0]:.2f}."
-        parts = [f"“{phrase}” {what}, up to {best:.2f}" for phrase, what, best in zip(self.phrases, found, highest, strict=True)]
-        return f"Above {threshold:.2f}: {'; '.join(parts)}."
+def describe(found: Question, threshold: float) -> str:
+    """Return one line with the count of Gaussians above the threshold and the highest relevancy, by phrase."""
+    relevancy, phrases = found.relevancy, found.query.phrases
+    counts, highest = (relevancy > threshold).sum(dim=0).tolist(), relevancy.amax(dim=0).tolist()
+    results = [count_gaussians(count) if count else "nothing found" for count in counts]
+    if len(phrases) == 1:
+        return f"“{phrases[0]}”: {results[0]} above {threshold:.2f}, the highest relevancy is {highest[0]:.2f}."
+    parts = [f"“{phrase}” {what}, up to {best:.2f}" for phrase, what, best in zip(phrases, results, highest, strict=True)]
+    return f"Above {threshold:.2f}: {'; '.join(parts)}."
 
 
 def count_gaussians(count: int) -> str:

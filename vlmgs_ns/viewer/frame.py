@@ -16,9 +16,9 @@ from vlmgs_ns.semantics.blend import blend
 from vlmgs_ns.semantics.relevancy import relevancy_from_scores, segment
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats
-from vlmgs_ns.viewer.found import Found
 from vlmgs_ns.viewer.history import SelectionState
 from vlmgs_ns.viewer.interrupts import uninterrupted
+from vlmgs_ns.words.question import Question
 
 Show = Literal[
     "Finds on the picture",
@@ -47,7 +47,7 @@ class Frame:
     """Relevancy above which a pixel counts as found."""
     opacity: float
     """Of what is laid over the picture, in [0, 1]."""
-    found: Found | None = None
+    found: Question | None = None
     edits: SelectionState | None = None
     focus: Tensor | None = None  # [N] in [0, 1]
     regions: Tensor | None = None  # [h, w, 3] in [0, 1]
@@ -87,7 +87,7 @@ class Frame:
         channels += [] if selected is None else [selected[:, None].float()]
         image, alpha = _blend(splats, camera, torch.cat(channels, dim=1), inside)
         if finds is not None:
-            count = len(finds.phrases)
+            count = len(finds.query.phrases)
             texts = count + len(finds.negatives)
             maps = relevancy_from_scores(image[..., :texts], count)
             picture = self._finds(picture, maps, alpha)

@@ -29,6 +29,7 @@ from vlmgs_ns.semantics.embedded import taught_phrases
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.viewer import rounds
 from vlmgs_ns.viewer.controls import Action, Page, Row
+from vlmgs_ns.viewer.found import describe
 from vlmgs_ns.viewer.frame import SHOWS, Frame
 from vlmgs_ns.viewer.scene import ShownScene
 from vlmgs_ns.viewer.session import MOST_PHRASES, Session, typed_query
@@ -254,9 +255,9 @@ class Panel(ViewerControl):
         query = typed_query(self.phrases.value, self.negatives.value)
         if found is None and not query.phrases:
             return ""
-        if found is not None and found.phrases == query.phrases and query.negatives in ((), found.negatives):
-            return ""
-        return self.find()
+        if found is None or found.query.phrases != query.phrases:
+            return self.find()
+        return "" if query.negatives in (found.query.negatives, found.negatives) else self.find()
 
     def _pick(self) -> None:
         name = self.names.value
@@ -266,7 +267,7 @@ class Panel(ViewerControl):
 
     def _describe_found(self) -> str:
         session = self.session()
-        return "" if session.found is None else session.found.describe(self.threshold.value)
+        return "" if session.found is None else describe(session.found, self.threshold.value)
 
     def _describe_show(self) -> str:
         """Return what is shown, or why there is nothing to show."""
@@ -283,7 +284,7 @@ class Panel(ViewerControl):
         if choice == FEATURES:
             self._scene.searchable()
             return "Alike colours: features that are alike."
-        return "Nothing is looked for." if found is None else found.describe(self.threshold.value)
+        return "Nothing is looked for." if found is None else describe(found, self.threshold.value)
 
     def _read_rounds(self) -> str:
         self._regions = rounds.last_pictures(self.run)

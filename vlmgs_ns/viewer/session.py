@@ -1,29 +1,30 @@
 """What the user has found, selected and hidden among one set of Gaussians; knows no viewer.
 
 Every action returns one line that says what it did, or raises an InputError that says why it did not. Threads that draw read
-`found` and `selection.state`, each of which is immutable and replaced in one assignment.
+`found` and `selection.state`, each of which is replaced in one assignment.
 """
 
 from __future__ import annotations
 
 import weakref
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vlmgs_ns.semantics.relevancy import relevancy_from_scores, select
+from vlmgs_ns.semantics.relevancy import select
 from vlmgs_ns.splats.ply import write_ply
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
-from vlmgs_ns.viewer.found import Found, count_gaussians
+from vlmgs_ns.viewer.found import count_gaussians, describe
 from vlmgs_ns.viewer.history import Selection
 from vlmgs_ns.viewer.scene import ShownScene
 from vlmgs_ns.words.clean import cleaned
 from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.find import REACH_TO_REMOVE, find
 from vlmgs_ns.words.query import Fields, Query, file_stem, make_query, split_phrases
+from vlmgs_ns.words.question import Question
 
 MOST_PHRASES = 6
 """At once: as many as there are colours to tell them apart."""
@@ -37,7 +38,7 @@ class Session:
         self._scene = scene
         self._means = weakref.ref(means)
         self.selection = Selection(len(means))
-        self.found: Found | None = None
+        self.found: Question | None = None
         self._neighbours: Neighbours | None = None
 
     @property
@@ -51,7 +52,6 @@ class Session:
         state = self.selection.state
         return self.found is not None or bool(state.mask.any() or state.hidden.any())
 
-    @torch.no_grad()
     def find(
         self,
         phrases: str,
@@ -73,14 +73,8 @@ class Session:
         if not query.phrases:
             self.found = None
             return "Nothing is looked for."
-        semantics = self._scene.searchable()
-        others = query.negatives or semantics.about.negatives
-        texts = semantics.embed([*query.phrases, *others])
-        with lock or nullcontext():
-            scores = semantics.scores(self._scene.splats().means, texts)
-        relevancy = relevancy_from_scores(scores, len(query.phrases))
-        self.found = Found(query.phrases, others, scores, relevancy)
-        return self.found.describe(threshold)
+        self.found = Question(self._scene, query, lock)
+        return describe(self.found, threshold)
 
     @torch.no_grad()
     def select(self, threshold: float) -> str:
@@ -159,7 +153,7 @@ class Session:
         """
         every = self._scene.gaussians()
         chosen = every[self._require_selection() & every.drawn()]
-        name = "" if self.found is None else "-" + file_stem(self.found.phrases)
+        name = "" if self.found is None else "-" + file_stem(self.found.query.phrases)
         path = folder / f"selection{name}.ply"
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A query put to a scene: scored once per Gaussian, then blended for as many views as anyone looks from.
+"""A query put to a scene: scored once per Gaussian, then blended for each view.
 
 Scores are inner products, and blending is linear, so that P phrases and M negatives are P + M blended channels however large
 the features are.
@@ -6,6 +6,7 @@ the features are.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -55,19 +56,21 @@ class Question:
     Args:
         scene: in evaluation mode.
         query: what to look for.
+        lock: held while Gaussians are read, but not while phrases are embedded, which may take seconds.
 
     Raises:
         InputError: the scene has no semantics, or the encoder of new phrases is not on this machine.
     """
 
-    def __init__(self, scene: SearchableScene, query: Query) -> None:
+    def __init__(self, scene: SearchableScene, query: Query, lock: AbstractContextManager[object] | None = None) -> None:
         semantics = scene.searchable()
         own = semantics.about.negatives if query.scene_negatives or not query.negatives else ()
         self.query = query
         self.negatives = tuple(dict.fromkeys([*own, *query.negatives]))
-        self.splats = scene.splats()
         with torch.no_grad():
             texts = semantics.embed([*query.phrases, *self.negatives])
+        with torch.no_grad(), lock or nullcontext():
+            self.splats = scene.splats()
             self.scores = semantics.scores(self.splats.means, texts)  # [N, P + M]
 
     @cached_property
