@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from toy_phrases import PLACE_WORDS, SURFACES, Phrase, object_facts, object_phrases, surface_phrases
 
-from vlmgs_ns.semantics.encoders import NEGATIVES, DinoEncoder, OpenClipEncoder
+from vlmgs_ns.semantics.encoders import DinoEncoder, OpenClipEncoder
 from vlmgs_ns.semantics.hybrid import hybrid_map
-from vlmgs_ns.semantics.relevancy import relevancy
+from vlmgs_ns.semantics.relevancy import NEGATIVES, relevancy
 from vlmgs_ns.toy.decor import LAMP_HALF, SKIRTING
 from vlmgs_ns.toy.layout import draw_room
 from vlmgs_ns.toy.light import bake

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from vlmgs_ns.semantics.encoders import DenseEncoder, ImageTextEncoder
 from vlmgs_ns.semantics.features import FeatureMaps, feature_maps
 from vlmgs_ns.semantics.hybrid import hybrid_map
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import bar
 
 
 class Clip(ImageTextEncoder):
-    name, dimension, negatives, tile_size = "clip", 3, ("object",), 4
+    name, dimension, tile_size = "clip", 3, 4
 
     def __init__(self, fingerprint: str = "clip 1") -> None:
         self.fingerprint = fingerprint
@@ -52,8 +54,13 @@ class Dino(DenseEncoder):
         self.released += 1
 
 
-def photos(count: int) -> list[np.ndarray]:
-    return list(np.random.default_rng(0).integers(0, 256, (count, 20, 30, 3), dtype=np.uint8))
+class Album(list):
+    def photo(self, index: int) -> Any:
+        return self[index]
+
+
+def photos(count: int) -> Album:
+    return Album(np.random.default_rng(0).integers(0, 256, (count, 20, 30, 3), dtype=np.uint8))
 
 
 @pytest.fixture
@@ -64,7 +71,8 @@ def cache(tmp_path: Path) -> FeatureCache:
 def test_maps_come_by_photo_and_only_once_each(cache: FeatureCache, capsys: pytest.CaptureFixture[str]) -> None:
     clip, dino = Clip(), Dino()
     scene = photos(3)
-    maps = feature_maps(scene, clip, dino, cache)
+    with bar("Looking at photos", 3) as report:
+        maps = feature_maps(scene, clip, dino, cache, report)
     assert isinstance(maps, FeatureMaps) and len(maps) == 3 and (clip.released, dino.released) == (1, 1)
     for k, photo in enumerate(scene):
         picture = torch.from_numpy(photo).permute(2, 0, 1) / 255
@@ -75,9 +83,9 @@ def test_maps_come_by_photo_and_only_once_each(cache: FeatureCache, capsys: pyte
     said = capsys.readouterr().out
     assert "3/3" in said and "3 new" in said and f"{format_size(cache.size())} on disk" in said
     again = Clip()
-    feature_maps(list(map(torch.from_numpy, scene)), again, Dino(0), cache)  # tensors are the same photos
+    with bar("Looking at photos", 3) as report:
+        feature_maps(Album(map(torch.from_numpy, scene)), again, Dino(0), cache, report)  # tensors are the same photos
     assert again.calls == 0 and "0 new" in capsys.readouterr().out
-    np.testing.assert_array_equal(maps[-1].dino, maps[1:][1].dino)
 
 
 def test_only_what_changed_is_made_again(cache: FeatureCache) -> None:
@@ -110,14 +118,14 @@ def test_an_interruption_loses_nothing_that_was_made(cache: FeatureCache) -> Non
 
 
 def test_photos_are_asked_for_one_at_a_time(cache: FeatureCache) -> None:
-    class Lazy(Sequence[np.ndarray]):
+    class Lazy:
         def __init__(self) -> None:
             self.asked: list[int] = []
 
         def __len__(self) -> int:
             return 4
 
-        def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        def photo(self, index: int) -> np.ndarray:
             self.asked.append(index)
             return photos(4)[index]
 
@@ -132,7 +140,7 @@ def test_without_a_dense_encoder_there_are_no_dense_maps(cache: FeatureCache) ->
 
 
 def test_floating_photos_are_taken_as_they_are(cache: FeatureCache) -> None:
-    scene = [photo.astype(np.float32) / 255 for photo in photos(1)]
+    scene = Album(photo.astype(np.float32) / 255 for photo in photos(1))
     np.testing.assert_allclose(feature_maps(scene, Clip(), Dino(), cache)[0].dino, scene[0], atol=1e-3)
 
 
@@ -145,7 +153,7 @@ def test_maps_removed_while_in_use_are_one_error(cache: FeatureCache) -> None:
 
 def test_a_photo_with_alpha_is_refused(cache: FeatureCache) -> None:
     with pytest.raises(ValueError, match=r"photo 0 has shape \[2, 2, 4\]"):
-        feature_maps([np.zeros((2, 2, 4), np.uint8)], Clip(), None, cache)
+        feature_maps(Album([np.zeros((2, 2, 4), np.uint8)]), Clip(), None, cache)
 
 
 def test_a_damaged_map_is_told_once_and_made_again(cache: FeatureCache, capsys: pytest.CaptureFixture[str]) -> None:

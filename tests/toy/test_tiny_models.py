@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.toy_phrases import SURFACES, object_phrases
-from vlmgs_ns.semantics.encoders import NEGATIVES, DinoEncoder, OpenClipEncoder
+from vlmgs_ns.semantics.encoders import DinoEncoder, OpenClipEncoder
 from vlmgs_ns.semantics.hybrid import hybrid_map
-from vlmgs_ns.semantics.relevancy import relevancy
+from vlmgs_ns.semantics.relevancy import NEGATIVES, relevancy
 from vlmgs_ns.toy.light import bake
 from vlmgs_ns.toy.raycast import photograph
 from vlmgs_ns.toy.room import SceneObject

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from vlmgs_ns.semantics.cache import FeatureCache
-from vlmgs_ns.system.progress import Report
+from vlmgs_ns.system.progress import Report, bar
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ def look(photos: Photos, progress: Report | None = None) -> int:
     )
     views = PhotoViews(model, _datamanager(photos))
     dino = None if config.pipeline.model.semantics.mode == "lift" else encoders.dino
-    seen = [views.photo(index) for index in range(len(views))]
-    feature_maps(seen, encoders.clip, dino, default_cache(Path(photos.data)), progress)
-    return len(seen)
+    with nullcontext(progress) if progress else bar("Looking at photos", len(views)) as report:
+        feature_maps(views, encoders.clip, dino, default_cache(Path(photos.data)), report)
+    return len(views)
 
 
 def maps_there(data: Path) -> dict[str, int]:

@@ -44,14 +44,10 @@ _PARTIAL = re.compile(r"\.([0-9a-f]{64}|manifest)\.\d+\.partial\.(npy|json)")
 _WRITING = threading.Lock()
 
 
-def photo_digest(photo: Path | npt.NDArray[np.generic]) -> bytes:
-    """Return the hash of a file's bytes, or of an array's pixels, shape and type. 32 bytes."""
-    digest = hashlib.blake2b(digest_size=32)
-    if isinstance(photo, Path):
-        digest.update(photo.read_bytes())
-    else:
-        digest.update(f"{photo.shape} {photo.dtype.str} ".encode())
-        digest.update(np.ascontiguousarray(photo).data)
+def photo_digest(photo: npt.NDArray[np.generic]) -> bytes:
+    """Return the hash of an array's pixels, shape and type. 32 bytes."""
+    digest = hashlib.blake2b(f"{photo.shape} {photo.dtype.str} ".encode(), digest_size=32)
+    digest.update(np.ascontiguousarray(photo).data)
     return digest.digest()
 
 
@@ -77,22 +73,21 @@ class FeatureCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def path(self, photo: bytes | Path, key: str) -> Path:
+    def path(self, photo: bytes, key: str) -> Path:
         """Return the path of a photo's map, whether it exists or not; arguments as in `get`."""
-        name = (photo_digest(photo) if isinstance(photo, Path) else photo).hex()
-        if len(name) != 64:
-            raise ValueError(f"a digest of {len(name) // 2} bytes; a photo is named by 32, as `photo_digest` gives them")
-        return self.folder / hashlib.blake2b(key.encode(), digest_size=8).hexdigest() / f"{name}.npy"
+        if len(photo) != 32:
+            raise ValueError(f"a digest of {len(photo)} bytes; a photo is named by 32, as `photo_digest` gives them")
+        return self.folder / hashlib.blake2b(key.encode(), digest_size=8).hexdigest() / f"{photo.hex()}.npy"
 
-    def find(self, photo: bytes | Path, key: str) -> Map | None:
+    def find(self, photo: bytes, key: str) -> Map | None:
         """Return the map, or None where it is missing or damaged; a damaged one is reported."""
         return _open(self.path(photo, key))
 
-    def get(self, photo: bytes | Path, key: str, compute: Callable[[], Tensor]) -> Map:
+    def get(self, photo: bytes, key: str, compute: Callable[[], Tensor]) -> Map:
         """Return the map of a photo; compute and write it where it is missing.
 
         Args:
-            photo: digest of its content (`photo_digest`), or its file.
+            photo: digest of its content (`photo_digest`).
             key: the encoder's fingerprint and the settings that decide the map, in words: `vlmgs cache` shows them.
             compute: makes the map, [h, w, D]; called only where it is needed.
 

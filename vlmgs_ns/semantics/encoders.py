@@ -20,9 +20,6 @@ from vlmgs_ns.semantics.hybrid import TILE_SIZES
 from vlmgs_ns.semantics.weights import content_digest
 from vlmgs_ns.system.errors import InputError
 
-NEGATIVES = ("object", "things", "stuff", "texture")
-"""Phrases that a query has to beat (FMGS, after LERF)."""
-
 
 class ImageTextEncoder(Protocol):
     """Pictures and phrases as unit vectors of one space."""
@@ -33,8 +30,6 @@ class ImageTextEncoder(Protocol):
     """Names the weights by their content and every setting that changes a picture's vector."""
     dimension: int
     """D."""
-    negatives: tuple[str, ...]
-    """Phrases that a query has to beat."""
     tile_size: int
     """S, the side in pixels of the pictures it takes."""
     tile_sizes: int = TILE_SIZES
@@ -131,7 +126,6 @@ class OpenClipEncoder(ImageTextEncoder):
         device: str = "auto",
         dtype: str = "auto",
         batch_size: int = 64,
-        negatives: tuple[str, ...] = NEGATIVES,
         tile_sizes: int = TILE_SIZES,
     ) -> None:
         """Find the model; nothing is loaded yet.
@@ -143,7 +137,6 @@ class OpenClipEncoder(ImageTextEncoder):
             device: `auto` is CUDA where there is one.
             dtype: float32, float16 or bfloat16; `auto` is float16 on CUDA and float32 elsewhere.
             batch_size: most pictures or phrases in one pass.
-            negatives: phrases that a query has to beat.
             tile_sizes: number of FMGS' tile sizes in its map of a photo.
 
         Raises:
@@ -161,7 +154,6 @@ class OpenClipEncoder(ImageTextEncoder):
             raise InputError(f"{self._found.name} takes pictures of {size} pixels; tiles are square, use another model")
         self.name = self._found.name
         self.dimension = int(config["embed_dim"])
-        self.negatives = negatives
         self.tile_sizes = tile_sizes
         self.tile_size = int(sides.pop())
         digest = content_digest([config, self._found.mean, self._found.std], [self._found.weights])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +14,19 @@ from vlmgs_ns.semantics.cache import FeatureCache, Map, format_size, photo_diges
 from vlmgs_ns.semantics.encoders import DenseEncoder, ImageTextEncoder
 from vlmgs_ns.semantics.hybrid import hybrid_map, largest_tile
 from vlmgs_ns.system.errors import InputError
-from vlmgs_ns.system.progress import Report, bar
+from vlmgs_ns.system.progress import Report
 
 EDITION = 1
 """Part of every key: to be raised with a change to `hybrid_map` or an encoder's `embed`, which makes older maps wrong."""
 
-Photo = Tensor | npt.NDArray[Any]
-"""[H, W, 3], uint8, or floating point in [0, 1]."""
+
+class Photos(Protocol):
+    """Photos of a scene, each loaded when it is used."""
+
+    def __len__(self) -> int: ...
+
+    def photo(self, index: int) -> Tensor | npt.NDArray[Any]:
+        """[H, W, 3], uint8, or floating point in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class PhotoMaps:
     """[h', w', D'], or None without a dense encoder."""
 
 
-class FeatureMaps(Sequence[PhotoMaps]):
+class FeatureMaps:
     """Maps by photo, in the order of the photos; opened on access, so that no file stays open."""
 
     def __init__(self, cache: FeatureCache, digests: list[bytes], keys: tuple[str, ...]) -> None:
@@ -46,14 +50,12 @@ class FeatureMaps(Sequence[PhotoMaps]):
     def __len__(self) -> int:
         return len(self._digests)
 
-    def __getitem__(self, index: Any) -> Any:
-        """Return the maps of a photo by its number, or a sequence of them for a slice.
+    def __getitem__(self, index: int) -> PhotoMaps:
+        """Return the maps of a photo by its number.
 
         Raises:
             InputError: the maps were removed or damaged since they were made.
         """
-        if isinstance(index, slice):
-            return FeatureMaps(self._cache, self._digests[index], self._keys)
         maps = [self._cache.find(self._digests[index], key) for key in self._keys]
         if any(found is None for found in maps):
             raise InputError(
@@ -73,22 +75,22 @@ def dino_key(dino: DenseEncoder) -> str:
 
 
 def feature_maps(
-    photos: Sequence[Photo],
+    photos: Photos,
     clip: ImageTextEncoder,
     dino: DenseEncoder | None,
     cache: FeatureCache,
-    progress: Report | None = None,
+    progress: Report = lambda done, note="": None,
 ) -> FeatureMaps:
     """Make sure that the maps of all photos are on disk; both encoders are released afterwards.
 
     What was made stays when it is interrupted: the next call goes on from there.
 
     Args:
-        photos: as training sees them (size, undistortion): maps are known by a photo's pixels. May load each on access.
+        photos: as training sees them (size, undistortion): maps are known by a photo's pixels.
         clip: for the hybrid maps.
         dino: for the dense maps; None: none are made.
         cache: where they are kept.
-        progress: called with (photos done, note); by default a bar is shown.
+        progress: called with (photos done, note).
 
     Raises:
         InputError: the cache cannot be written.
@@ -98,15 +100,14 @@ def feature_maps(
     digests = []
     made = 0
     try:
-        with _shown(progress, len(photos)) as report:
-            for number in range(len(photos)):
-                photo = np.asarray(photos[number])
-                if photo.ndim != 3 or photo.shape[2] != 3:
-                    raise ValueError(f"photo {number} has shape {list(photo.shape)}; encoders take [H, W, 3]")
-                digests.append(photo_digest(photo))
-                made += _ensure(photo, digests[-1], clip, dino, cache)
-                at_end = number + 1 == len(photos)
-                report(number + 1, f"{made} new" + (f", {format_size(cache.size())} on disk" if at_end else ""))
+        for number in range(len(photos)):
+            photo = np.asarray(photos.photo(number))
+            if photo.ndim != 3 or photo.shape[2] != 3:
+                raise ValueError(f"photo {number} has shape {list(photo.shape)}; encoders take [H, W, 3]")
+            digests.append(photo_digest(photo))
+            made += _ensure(photo, digests[-1], clip, dino, cache)
+            at_end = number + 1 == len(photos)
+            progress(number + 1, f"{made} new" + (f", {format_size(cache.size())} on disk" if at_end else ""))
     finally:
         clip.release()
         if dino is not None:
@@ -137,12 +138,3 @@ def _ensure(
     if dino is not None:
         cache.get(digest, dino_key(dino), lambda: dino.embed(picture()))
     return made
-
-
-@contextmanager
-def _shown(progress: Report | None, photos: int) -> Iterator[Report]:
-    if progress is not None:
-        yield progress
-    else:
-        with bar("Looking at photos", photos) as report:
-            yield report

@@ -82,9 +82,8 @@ def hybrid_map(
     smallest: float = 0.05,
     largest: float = 0.5,
     batch_size: int = 64,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """The hybrid map of a picture (FMGS, section 3.2).
+    """Return the hybrid map of a picture (FMGS, section 3.2).
 
     The map has as many rows h and columns w as there are tiles of the smallest size. Its cells are equal and cover the picture:
     cell (r, c) stands for the point ((c + 0.5) · W / w, (r + 0.5) · H / h), so the map can be resized like an image. At that
@@ -98,14 +97,13 @@ def hybrid_map(
         scales: how many tile sizes, evenly from `smallest` to `largest`.
         smallest, largest: sides of the tiles relative to the picture's height.
         batch_size: most tiles in one call of `embed`.
-        progress: called with (tiles done, tiles in all) after every batch.
 
     Returns:
         [h, w, D] float32 on the device that `embed` answers on; unit vectors.
 
     Raises:
-        ValueError: the picture is no [3, H, W] floating point tensor with pixels, the sizes are out of range, or `embed` does not
-            give one vector per tile.
+        ValueError: the picture is not floating point [3, H, W] with pixels, a size is out of range, or `embed` does not give one
+            vector per tile.
     """
     if picture.dim() != 3 or picture.shape[0] != 3 or picture.numel() == 0 or not picture.is_floating_point():
         raise ValueError(f"a picture is [3, H, W] in floating point, but this is {list(picture.shape)} {picture.dtype}")
@@ -119,11 +117,9 @@ def hybrid_map(
         side = _tile(height, width, ratio)
         stride = side * stride_factor(ratio)
         grids.append((side, tile_starts(height, side, stride), tile_starts(width, side, stride)))
-    total = sum(len(rows) * len(columns) for _, rows, columns in grids)
     ys, xs = _cell_centres(height, len(grids[0][1])), _cell_centres(width, len(grids[0][2]))
 
     hybrid: Tensor | float = 0.0
-    done = 0
     for side, rows, columns in grids:
         corners = [(y, x) for y in rows.tolist() for x in columns.tolist()]
         vectors = []
@@ -133,9 +129,6 @@ def hybrid_map(
             if side != tile_size:
                 tiles = F.interpolate(tiles, size=(tile_size, tile_size), mode="bilinear", antialias=True, align_corners=False)
             vectors.append(_embedded(embed, tiles))
-            done += len(batch)
-            if progress is not None:
-                progress(done, total)
         features = torch.cat(vectors).unflatten(0, (len(rows), len(columns)))  # [n_rows, n_columns, D]
         down = _linear_weights(rows + side / 2, ys).to(features)
         across = _linear_weights(columns + side / 2, xs).to(features)

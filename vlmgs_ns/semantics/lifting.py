@@ -266,10 +266,18 @@ def _lifted_parts(
         if not torch.isfinite(part).all():
             raise ValueError("a feature map has values that are NaN or infinite: it would spoil every Gaussian that it shows")
         if part.shape[:2] != size:
-            part = F.interpolate(part.movedim(-1, 0)[None], size=size, mode="bilinear", align_corners=False)[0].movedim(0, -1)
+            part = resized(part, size)
         if view.mask is not None:
             part = part * view.mask[..., None]
         yield begin, lift(view.info, part[None])[0]
+
+
+def resized(
+    features: Tensor,  # [h, w, D]
+    size: tuple[int, int],  # H, W
+) -> Tensor:  # [H, W, D]
+    """Return a map resized bilinearly."""
+    return F.interpolate(features.movedim(-1, 0)[None], size=size, mode="bilinear", align_corners=False)[0].movedim(0, -1)
 
 
 def _alike(mass: Tensor, other: Tensor) -> Tensor:

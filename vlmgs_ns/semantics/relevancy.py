@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 NEGATIVES = ("object", "things", "stuff", "texture")
+"""Phrases that a query has to beat (FMGS, after LERF)."""
 TEMPERATURE = 10.0
 _ROWS = 1 << 16
 

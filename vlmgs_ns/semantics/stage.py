@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vlmgs_ns.rasterize import rasterization
@@ -25,9 +24,9 @@ from vlmgs_ns.semantics.cache import FeatureCache
 from vlmgs_ns.semantics.config import SemanticsConfig
 from vlmgs_ns.semantics.embedded import EMBEDDED, model_folder
 from vlmgs_ns.semantics.encoders import DinoEncoder, OpenClipEncoder
-from vlmgs_ns.semantics.features import FeatureMaps, Photo, feature_maps
+from vlmgs_ns.semantics.features import FeatureMaps, Photos, feature_maps
 from vlmgs_ns.semantics.hybrid import TILE_SIZES
-from vlmgs_ns.semantics.lifting import FeatureView, Lifted, Projection, fit_field, lift_features
+from vlmgs_ns.semantics.lifting import FeatureView, Lifted, Projection, fit_field, lift_features, resized
 from vlmgs_ns.semantics.losses import SemanticLoss, semantic_loss
 from vlmgs_ns.semantics.scene_semantics import About, SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
@@ -46,13 +45,8 @@ LEAST_DIMS = 32
 """Least number of dimensions that lifted features are projected to."""
 
 
-class Views(Protocol):
+class Views(Photos, Protocol):
     """The photos that the stage learns from, with their cameras."""
-
-    def __len__(self) -> int: ...
-
-    def photo(self, index: int) -> Photo:
-        """[H, W, 3], uint8 or in [0, 1]."""
 
     def camera(self, index: int) -> Pinhole:
         """At the photo's size."""
@@ -87,9 +81,7 @@ def choose_encoders(config: SemanticsConfig) -> Encoders:
     if dino_model == "auto":
         dino_model = DINO if _there(lambda: DinoEncoder(DINO)) else EMBEDDED
     tiles = TILE_SIZES if clip_model != EMBEDDED else TINY_TILES
-    clip = OpenClipEncoder(
-        model_folder(clip_model), config.clip_pretrained, negatives=config.negatives, tile_sizes=tiles, **options
-    )
+    clip = OpenClipEncoder(model_folder(clip_model), config.clip_pretrained, tile_sizes=tiles, **options)
     side = config.dino_shorter_side if dino_model != EMBEDDED else min(config.dino_shorter_side, TINY_SIDE)
     dino = DinoEncoder(model_folder(dino_model, "dino"), shorter_side=side, **options)
     tiny = [name for name, model in (("CLIP", clip_model), ("DINO", dino_model)) if model == EMBEDDED]
@@ -194,7 +186,7 @@ class Stage:
     def _look(self, stop: Callable[[], bool]) -> FeatureMaps:
         dino = None if self.config.mode == "lift" else self.encoders.dino
         with self._part("Looking at photos", len(self.views), stop) as report:
-            return feature_maps(_Photos(self.views), self.encoders.clip, dino, self.cache, report)
+            return feature_maps(self.views, self.encoders.clip, dino, self.cache, report)
 
     def _lift(self, kind: str, maps: FeatureMaps, stop: Callable[[], bool]) -> Lifted:
         """Lift CLIP or DINO features to all Gaussians, projected where they would exceed `lift_memory`."""
@@ -273,12 +265,13 @@ class Stage:
         full = self.views.camera(index)
         factor = min(0.5, self.config.render_size / max(full.width, full.height))
         camera = full.resized(max(1, round(full.width * factor)), max(1, round(full.height * factor)))
+        size = camera.height, camera.width
         assert scene.field is not None
         clip, dino, _ = blend_field(scene.field, self.splats, camera)
-        targets = [_resized(_map(maps, kind, index).to(clip), camera) for kind in ("clip", "dino")]
+        targets = [resized(_map(maps, kind, index).to(clip), size) for kind in ("clip", "dino")]
         mask = self.views.mask(index)
         if mask is not None:
-            mask = _resized(mask[..., None].float(), camera)[..., 0] > 0.5
+            mask = resized(mask[..., None].float(), size)[..., 0] > 0.5
         weights = self.config.weights if aligned else replace(self.config.weights, alignment=0.0)
         return semantic_loss(clip, targets[0], dino, targets[1], mask, weights)
 
@@ -297,19 +290,6 @@ class Stage:
         self.seconds[label] = round(time.monotonic() - start, 2)
 
 
-class _Photos(Sequence[Photo]):
-    """The photos of the views, each read on access."""
-
-    def __init__(self, views: Views) -> None:
-        self._views = views
-
-    def __len__(self) -> int:
-        return len(self._views)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._views.photo(index)
-
-
 def digest(splats: Splats) -> str:
     """Return a hash of every bit of the Gaussians."""
     found = hashlib.blake2b(digest_size=8)
@@ -320,11 +300,3 @@ def digest(splats: Splats) -> str:
 
 def _map(maps: FeatureMaps, kind: str, index: int) -> Tensor:  # [h, w, D] float32
     return torch.tensor(getattr(maps[index], kind)).float()
-
-
-def _resized(
-    values: Tensor,  # [h, w, D]
-    camera: Pinhole,
-) -> Tensor:  # [H, W, D]
-    size = (camera.height, camera.width)
-    return F.interpolate(values.movedim(-1, 0)[None], size=size, mode="bilinear", align_corners=False)[0].movedim(0, -1)
