@@ -17,9 +17,8 @@ from scipy.spatial.transform import Rotation
 from vlmgs_ns.evaluation.overlays import PREDICTION
 from vlmgs_ns.pages.query import check_folder, folders_of
 from vlmgs_ns.pages.query_film import Film
-from vlmgs_ns.pages.query_page import page
 from vlmgs_ns.pages.query_pictures import even, found_picture, relevancy_picture
-from vlmgs_ns.pages.query_summary import summary
+from vlmgs_ns.pages.query_summary import page, summary
 from vlmgs_ns.pages.viewpoints import HANDFUL, choose, names_of, read_camera_path
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats

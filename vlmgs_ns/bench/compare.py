@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from vlmgs_ns.bench.results import Row
-from vlmgs_ns.bench.summary import COLUMNS, Column, spread
+from vlmgs_ns.bench.summary import COLUMNS, Column, spread, table
 
 RATIOS = ("gaussians", "seconds", "cpu_seconds", "memory_mb", "gpu_memory_mb")
 """Figures compared by their ratio; all others by their difference."""
@@ -46,11 +46,8 @@ def _table(pairs: dict[Key, list[tuple[Row, Row]]]) -> str:
     every = [pair for some in pairs.values() for pair in some]
     columns = [column for column in COLUMNS if any(_values(column, [pair]) for pair in every)]
     titles = ["scene", "method", "start", "seeds", *(column.title for column in columns)]
-    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
-    for (scene, method, start), some in pairs.items():
-        cells = [scene, method, start, str(len(some)), *(_cell(column, some) for column in columns)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [[*names, len(some), *(_cell(column, some) for column in columns)] for names, some in pairs.items()]
+    return table(titles, rows)
 
 
 def _values(column: Column, pairs: Sequence[tuple[Row, Row]]) -> list[tuple[float, float]]:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,7 @@ def run_one(order: Order, tell: Tell) -> dict[str, Any]:
         Figures, curves, protocols, versions and hardware: what a line of results.jsonl holds beside the run's names.
 
     Raises:
-        InputError: whatever a user can mend.
+        InputError: what a user can mend.
     """
     if code_version() != order.run.settings["code"]:
         raise InputError(
@@ -167,8 +166,3 @@ def _write_to(descriptor: int) -> None:
     sys.stderr.flush()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-
-
-def now() -> str:
-    """Date and time with the offset from UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -13,7 +13,7 @@ from vlmgs_ns.bench.executor import Executor, Outcome
 from vlmgs_ns.bench.plan import Run, parse_only, plan
 from vlmgs_ns.bench.plots import write_plots
 from vlmgs_ns.bench.results import Results, Row, alone
-from vlmgs_ns.bench.run_one import Order, check_settings, now, run_one
+from vlmgs_ns.bench.run_one import Order, check_settings, run_one
 from vlmgs_ns.bench.spec import Spec, read_spec
 from vlmgs_ns.bench.summary import to_csv, to_markdown
 from vlmgs_ns.system.atomic import replacing
@@ -127,12 +127,13 @@ def _carry_out(orders: Sequence[Order], runs: Sequence[Run], results: Results, e
 
 
 def _content(order: Order, outcome: Outcome) -> Row:
+    finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     if not outcome.error:
-        return {"status": "done", "error": "", **outcome.value, "finished": now()}
+        return {"status": "done", "error": "", **outcome.value, "finished": finished}
     if outcome.trace:
         with order.folder.with_suffix(".log").open("a", encoding="utf-8") as log:
             log.write(outcome.trace)
-    return {"status": "failed", "error": outcome.error, "finished": now()}
+    return {"status": "failed", "error": outcome.error, "finished": finished}
 
 
 def _outcome_line(outcome: Outcome, order: Order) -> str:

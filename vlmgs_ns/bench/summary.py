@@ -149,12 +149,12 @@ def _figures(rows: Sequence[Row]) -> str:
         return ""
     counted = any(group.runs != group.planned for group in found)
     titles = ["scene", "method", "start", *(column.title for column in columns), *(["runs"] if counted else [])]
-    lines = [_line(titles), "|---" * len(titles) + "|"]
+    lines = []
     for group in found:
         cells = [spread(group.values[c.name], c.digits) if c.name in group.values else "-" for c in columns]
         count = [f"{group.runs} of {group.planned}"] if counted else []
-        lines.append(_line([group.scene, group.method, group.start, *cells, *count]))
-    return "\n".join(lines)
+        lines.append([group.scene, group.method, group.start, *cells, *count])
+    return table(titles, lines)
 
 
 def _against_first(done: Sequence[Row]) -> str:
@@ -164,7 +164,7 @@ def _against_first(done: Sequence[Row]) -> str:
         return ""
     first = {(row["scene"], row["start"], row["seed"]): row for row in done if row["method"] == methods[0]}
     titles = ["method", "start", "scenes", "pairs", "PSNR, dB", "Gaussians", "training time", "processor time"]
-    lines = [f"## Against {methods[0]}", "", _line(titles), "|---" * len(titles) + "|"]
+    lines = []
     for (method, start), rows in _by([row for row in done if row["method"] != methods[0]], "method", "start").items():
         pairs = [(row, base) for row in rows if (base := first.get((row["scene"], start, row["seed"]))) is not None]
         if pairs:
@@ -174,8 +174,8 @@ def _against_first(done: Sequence[Row]) -> str:
                 for name in ("gaussians", "seconds", "cpu_seconds")
             ]
             scenes = len({row["scene"] for row, _ in pairs})
-            lines.append(_line([method, start, scenes, len(pairs), gain, *(f"x {ratio:.2f}" for ratio in ratios)]))
-    return "\n".join(lines)
+            lines.append([method, start, scenes, len(pairs), gain, *(f"x {ratio:.2f}" for ratio in ratios)])
+    return f"## Against {methods[0]}\n\n{table(titles, lines)}"
 
 
 def _not_done(rows: Sequence[Row]) -> str:
@@ -186,20 +186,20 @@ def _not_done(rows: Sequence[Row]) -> str:
             reasons.setdefault((row["status"], row["error"]), []).append(row)
     if not reasons:
         return ""
-    lines = ["## Not done", "", _line(["runs", "status", "why"]), "|---|---|---|"]
+    lines = []
     for (status, error), some in reasons.items():
         names = [f"{row['scene']}, {row['method']}, {row['start']}, seed {row['seed']}" for row in some]
         shown = "; ".join(names[:3]) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
-        lines.append(_line([shown, status, error]))
-    return "\n".join(lines)
+        lines.append([shown, status, error])
+    return f"## Not done\n\n{table(['runs', 'status', 'why'], lines)}"
 
 
 def _published(spec: Spec) -> str:
     if not spec.about.published:
         return ""
-    lines = ["## Published figures", "", "Of others, on their machines: not measured here.", ""]
-    lines += [_line(["what", "figures", "source"]), "|---|---|---|"]
-    return "\n".join([*lines, *(_line([row.what, row.figures, row.source]) for row in spec.about.published)])
+    rows = [[row.what, row.figures, row.source] for row in spec.about.published]
+    intro = "Of others, on their machines: not measured here."
+    return f"## Published figures\n\n{intro}\n\n{table(['what', 'figures', 'source'], rows)}"
 
 
 def _made_on(done: Sequence[Row]) -> str:
@@ -216,6 +216,11 @@ def _made_on(done: Sequence[Row]) -> str:
     if len(machines) > 1:
         lines.append("- **Runs were made on different machines: their times do not compare.**")
     return "\n".join(lines)
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a markdown table."""
+    return "\n".join([_line(titles), "|---" * len(titles) + "|", *(_line(row) for row in rows)])
 
 
 def _line(cells: Sequence[object]) -> str:

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-Picture = npt.NDArray[np.uint8]
-"""RGB, [H, W, 3]."""
+from vlmgs_ns.evaluation.overlays import Picture
 
 ERROR_AT_WHITE = 0.25
 """Mean absolute error of a pixel's colours, in [0, 1], that the error map shows brightest."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vlmgs_ns.evaluation.overlays import overlay
+from vlmgs_ns.evaluation.overlays import Picture, overlay
 from vlmgs_ns.evaluation.toy_labels import read_toy
-from vlmgs_ns.pages.embed import LONGER_SIDE, Picture
+from vlmgs_ns.pages.embed import LONGER_SIDE
 from vlmgs_ns.pages.held_out import evenly_spaced, to_bytes
 from vlmgs_ns.pages.query_pictures import found_picture
 from vlmgs_ns.system.errors import InputError
@@ -42,11 +42,11 @@ class Find:
     greatest: float
     """Relevancy of the most relevant pixel, in [0, 1]."""
     share: float
-    """Of the picture that the mask covers, in [0, 1]."""
+    """Share of the picture that the mask covers, in [0, 1]."""
 
 
 def phrases_of(run: OpenRun) -> tuple[list[str], str]:
-    """The phrases to show a run with, and where they come from: its own prompt, else some of its scene's labels, else none."""
+    """Return the phrases to show a run with, and their source: its own prompt, else some of its scene's labels, else none."""
     if run.model.prompts:
         return list(run.model.prompts), "the phrases that the run was given (--prompt)"
     try:

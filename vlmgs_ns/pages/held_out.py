@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlmgs_ns.pages.embed import Picture
+from vlmgs_ns.evaluation.overlays import Picture
 from vlmgs_ns.system.progress import bar
 
 

@@ -22,9 +22,10 @@ import torch
 from PIL import Image
 
 from vlmgs_ns.evaluation.overlays import Picture
+from vlmgs_ns.pages.held_out import to_bytes
 from vlmgs_ns.pages.query_film import Film
-from vlmgs_ns.pages.query_page import page
 from vlmgs_ns.pages.query_pictures import found_picture, relevancy_picture
+from vlmgs_ns.pages.query_summary import page
 from vlmgs_ns.pages.viewpoints import View
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
@@ -55,7 +56,7 @@ class Asked:
     every_view: bool = True
     """Whether pictures of every view are written, or of each phrase's best alone."""
     fps: float | None = None
-    """Of a video of all views in their order; None for no video."""
+    """Frames per second of a video of all views in their order; None for no video."""
 
 
 def check_folder(out: Path) -> None:
@@ -167,8 +168,8 @@ def answer(run: OpenRun, views: Sequence[View], asked: Asked, out: Path) -> dict
 
 @torch.no_grad()
 def _render(run: OpenRun, view: View) -> Picture:
-    rgb = torch.as_tensor(run.model.get_outputs(view.camera.to(run.model.device))["rgb"])
-    return (rgb.clamp(0, 1) * 255).round().byte().cpu().numpy()
+    outputs: Any = run.model.get_outputs(view.camera.to(run.model.device))
+    return to_bytes(outputs["rgb"])
 
 
 def _boxes(run: OpenRun, place: Place) -> dict[str, Any] | None:

@@ -1,21 +1,29 @@
-"""An answer in a few lines of text."""
+"""An answer to read: a few lines of text, and a page with each phrase's best view and all others small."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from vlmgs_ns.pages.page import render
 
-def summary(answer: dict[str, Any]) -> list[str]:
-    """A line or two for each phrase.
+
+def page(answer: dict[str, Any]) -> str:
+    """Return HTML with links relative to the answer's folder; pictures are the answer's files.
 
     Args:
-        answer: as `answer.answer` returns it.
+        answer: as `query.answer` returns it.
     """
+    renders = {view["name"]: view["render"] for view in answer["views"]}
+    return render("query.html", answer=answer, renders=renders, place=place, why_not=why_not)
+
+
+def summary(answer: dict[str, Any]) -> list[str]:
+    """Return a line or two for each phrase of an answer."""
     return [line for phrase in answer["phrases"] for line in _lines(phrase, answer)]
 
 
 def place(phrase: dict[str, Any]) -> str:
-    """Centre and size of the 3-D box in the data's coordinates; "" where there is none."""
+    """Return centre and size of the 3-D box in the data's coordinates; "" where there is none."""
     if phrase["box_3d"] is None:
         return ""
     box = phrase["box_3d"]["data"]
@@ -24,7 +32,7 @@ def place(phrase: dict[str, Any]) -> str:
 
 
 def why_not(phrase: dict[str, Any], threshold: float) -> str:
-    """Why a phrase was not found."""
+    """Return why a phrase was not found."""
     if phrase["score"] > threshold:
         return f"no more than specks are above the threshold {threshold:g}, up to {phrase['score']:.2f}"
     return f"the highest relevancy is {phrase['score']:.2f}, the threshold {threshold:g}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vlmgs_ns.pages.embed import Picture
+from vlmgs_ns.evaluation.overlays import Picture
 from vlmgs_ns.pages.held_out import to_bytes
 from vlmgs_ns.splats.orbit import orbit
 from vlmgs_ns.system.progress import bar

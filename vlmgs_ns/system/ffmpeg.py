@@ -10,6 +10,8 @@ import uuid
 from importlib.util import find_spec
 from pathlib import Path
 
+from vlmgs_ns.system.user_cache import user_cache
+
 
 def bundled_ffmpeg() -> Path | None:
     """Return the binary inside ``imageio_ffmpeg`` without importing it; None where the wheel has none for this machine."""
@@ -24,9 +26,8 @@ def bundled_ffmpeg() -> Path | None:
 
 def _folders() -> list[Path]:
     """Return folders of this user that may hold the link, best first; the second is for a home that cannot be written."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     owner = os.getuid() if hasattr(os, "getuid") else "user"
-    return [Path(cache) / "vlmgs_ns" / "bin", Path(tempfile.gettempdir()) / f"vlmgs_ns-{owner}" / "bin"]
+    return [user_cache("bin"), Path(tempfile.gettempdir()) / f"vlmgs_ns-{owner}" / "bin"]
 
 
 def _private_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmgs_ns.toy.solid import NEAREST, TINY, Array, Shape, first_crossing, quadratic_interval, slab
+from vlmgs_ns.toy.solid import NEAREST, TINY, Array, Shape, box_interval, first_crossing, quadratic_interval, slab
 
 _TORUS_STEPS = 200
 _TORUS_TOLERANCE = 1e-4
@@ -88,11 +88,7 @@ class Box(Shape):
         return self.a, self.b, self.c
 
     def intersect(self, origin: Array, direction: Array) -> Array:
-        enter, leave = slab(origin[0], direction[0], self.a)
-        for axis, half in ((1, self.b), (2, self.c)):
-            low, high = slab(origin[axis], direction[axis], half)
-            enter, leave = np.maximum(enter, low), np.minimum(leave, high)
-        return first_crossing(enter, leave)
+        return first_crossing(*box_interval(origin, direction, self.half))
 
     def chart(self, p: Array) -> tuple[Array, Array, Array]:
         q = p / np.array(self.half, np.float32)[:, None]
@@ -249,10 +245,7 @@ class Torus(Shape):
         count = direction.shape[1]
         out = np.full(count, np.inf, np.float32)
         length = np.sqrt(direction[0] ** 2 + direction[1] ** 2 + direction[2] ** 2)
-        enter, leave = slab(origin[0], direction[0], self.half[0])
-        for axis in (1, 2):
-            low, high = slab(origin[axis], direction[axis], self.half[axis])
-            enter, leave = np.maximum(enter, low), np.minimum(leave, high)
+        enter, leave = box_interval(origin, direction, self.half)
         live = np.flatnonzero((enter <= leave) & (leave > NEAREST))
         t = np.maximum(enter[live], 2.0 * NEAREST)
         o = np.broadcast_to(origin, direction.shape)[:, live]

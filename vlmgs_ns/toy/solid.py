@@ -40,6 +40,19 @@ def slab(
     return middle - reach, middle + reach
 
 
+def box_interval(
+    origin: Array,  # [3, N] or [3, 1]
+    direction: Array,  # [3, N]
+    half: tuple[float, float, float],
+) -> tuple[Array, Array]:  # [N], [N]
+    """Interval of t in which ``origin + t * direction`` lies in a box about the origin; empty (enter > leave) for a miss."""
+    enter, leave = slab(origin[0], direction[0], half[0])
+    for axis in (1, 2):
+        low, high = slab(origin[axis], direction[axis], half[axis])
+        enter, leave = np.maximum(enter, low), np.minimum(leave, high)
+    return enter, leave
+
+
 def quadratic_interval(
     a: Array,  # [N], positive
     b: Array,  # [N], half of the linear coefficient
