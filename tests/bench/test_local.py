@@ -75,7 +75,7 @@ def test_one_that_fails_is_an_outcome_and_the_others_go_on() -> None:
     assert errors[0] == "the value is bad; give another" and not found[0].trace
     assert errors[1] == "KeyError: 'hidden'" and "raise KeyError" in found[1].trace
     assert errors[2] == "its process ended with status 3 before it was done"
-    assert errors[3] == "its process was killed (SIGKILL; out of memory, or killed by somebody)"
+    assert errors[3] == "its process was killed (SIGKILL; out of memory, or killed by a user)"
     assert errors[4] == "its process was killed (SIGSEGV)"
 
 

@@ -183,7 +183,7 @@ def test_every_override_of_the_shipped_ones_is_a_setting(configured: dict[str, d
             assert config.machine.seed == 5 and config.max_num_iterations == read_spec(CONFIGS / f"{name}.yaml").iterations
     sparse = configured["mipnerf360-100pts"]["fastgs"].pipeline.model
     assert (sparse.random_init, sparse.num_random, sparse.random_opacity, sparse.random_scale) == (True, 100, 0.5, 1.0)
-    assert not configured["mipnerf360-100pts"]["vlm-fastgs"].pipeline.model.semantics.enabled, "nobody would ask it anything"
+    assert not configured["mipnerf360-100pts"]["vlm-fastgs"].pipeline.model.semantics.enabled, "nothing would be searched for"
     assert configured["lerf"]["fmgs"].pipeline.model.semantics.mode == "fmgs"
 
 

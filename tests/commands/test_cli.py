@@ -115,7 +115,7 @@ def test_a_wrong_command_line_is_status_2(args: tuple[str, ...], tmp_path: Path)
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_ctrl_c_ends_cleanly_and_leaves_nothing(tmp_path: Path) -> None:
     slow = ("--views", "400", "--width", "640", "--height", "480")
-    # Whoever runs the tests in the background may have told its children to ignore Ctrl-C.
+    # A shell that runs the tests in the background may make its children ignore Ctrl-C.
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen([VLMGS, "scene", "room", *slow], cwd=tmp_path, stdout=-1, stderr=-1, text=True, preexec_fn=heed)
     cpu_seconds = 0.0

@@ -162,7 +162,7 @@ def test_features_beside_it(opened: OpenRun, tmp_path: Path) -> None:
     Export(opened.folder, select=(("blue box",),), out=tmp_path, features=True).run()
     with safe_open(tmp_path / "blue-box.safetensors", "pt") as file:
         assert torch.equal(file.get_tensor("features"), opened.model.semantics.features[rows("box")])
-    # Of the whole scene, nobody's phrase.
+    # The whole scene, of no phrase.
     Export(opened.folder, out=tmp_path, features=True).run()
     with safe_open(tmp_path / "scene.safetensors", "pt") as file:
         assert file.get_tensor("labels").unique().tolist() == [-1] and len(file.get_tensor("ids")) == 120

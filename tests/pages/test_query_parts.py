@@ -93,9 +93,9 @@ def test_a_camera_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
-        ([], "is no camera path"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ([], "is not a camera path"),
         ({}, "'camera_path' is missing"),
         ({**GOOD, "camera_path": []}, "it has no frames"),
         ({**GOOD, "render_width": 0}, "render_width is 0"),
@@ -103,8 +103,8 @@ def test_a_camera_path(tmp_path: Path) -> None:
         ({**GOOD, "camera_path": [{**FRAME, "camera_to_world": [1, 2]}]}, "frame 0 has a camera_to_world"),
         ({**GOOD, "camera_path": [FRAME, {**FRAME, "camera_to_world": [float("nan")] * 16}]}, "frame 1 has a camera_to_world"),
         ({**GOOD, "camera_path": [{**FRAME, "fov": 0}]}, "field of view of 0"),
-        ({**GOOD, "camera_path": ["frame"]}, "is no camera path"),
-        ({**GOOD, "seconds": 0}, "is no camera path"),
+        ({**GOOD, "camera_path": ["frame"]}, "is not a camera path"),
+        ({**GOOD, "seconds": 0}, "is not a camera path"),
         ({**GOOD, "seconds": -1}, "make no video"),
         ({**GOOD, "camera_type": "fisheye"}, "only perspective pictures"),
     ],

@@ -121,7 +121,7 @@ def test_the_demo_s_page_shows_before_and_after(demo: Demo) -> None:
 
 
 def test_a_run_opened_later_has_the_same_views_without_before(demo: Demo, tmp_path: Path) -> None:
-    """Rendered anew from the checkpoint, so that PSNRs agree where both render the same Gaussians."""
+    """Rendered again from the checkpoint, so that PSNRs agree where both render the same Gaussians."""
     page = written(demo.run, tmp_path / "r.html", phrases=PHRASES)
     first = read(demo.page)
     assert "before" not in page.kinds() and page.kinds()[:3] == ["photo", "trained", "error"]

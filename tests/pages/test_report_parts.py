@@ -184,7 +184,7 @@ def test_rounds_have_the_pictures_that_they_name(tmp_path: Path) -> None:
     assert [path.name for path in by_name.pictures] == ["000010_detail_0.jpg", "000010_detail_0_after.jpg"]
     assert [path.name for path in by_key.pictures] == ["000010_detail_0_after.jpg"]
     assert by_key.effect == {"selected": 7, "added": 3, "targets": 2} and by_key.views[0].labels == ("a chair",)
-    page = Page(guidance_section(found, "Guidance: nobody", True))
+    page = Page(guidance_section(found, "Guidance: none", True))
     text = "".join(page.words)
     assert (
         "7 chosen · 3 added · 2 views targeted" in text
@@ -247,7 +247,7 @@ def test_settings_are_compared_with_the_method_s_own(monkeypatch: pytest.MonkeyP
     assert set(found) == {"--max-num-iterations", "--inner-part.a", "--inner-part.b", "--table.x.a", "--table.x.b"}
     assert {flag for flag, one in found.items() if one.differs} == {"--inner-part.a", "--table.x.b"}
     assert (found["--inner-part.a"].value, found["--inner-part.a"].default) == ("5", "1")
-    unknown = settings_of(Outer(method_name="nobody's", inner_part=Inner(a=5)))
+    unknown = settings_of(Outer(method_name="unknown", inner_part=Inner(a=5)))
     assert not any(one.differs for one in unknown)
 
 

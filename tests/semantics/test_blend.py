@@ -151,11 +151,11 @@ def test_a_resized_camera_sees_the_same() -> None:
 
 def test_no_gaussians_and_wrong_features() -> None:
     splats, camera = room(10)
-    nobody = splats[torch.zeros(10, dtype=torch.bool)]
-    image, alpha = blend(nobody, camera, torch.zeros(0, 3))
+    none = splats[torch.zeros(10, dtype=torch.bool)]
+    image, alpha = blend(none, camera, torch.zeros(0, 3))
     assert image.shape == (H, W, 3) and (image == 0).all() and (alpha == 0).all()
-    assert len(drawn(nobody, camera)) == 0
-    clip, _, _ = blend_field(lively(), nobody, camera)
+    assert len(drawn(none, camera)) == 0
+    clip, _, _ = blend_field(lively(), none, camera)
     assert (clip == 0).all()
     with pytest.raises(ValueError, match=r"features has shape \[9, 3\].*N=10"):
         blend(splats, camera, torch.zeros(9, 3))

@@ -235,7 +235,7 @@ def test_the_first_question_finds_its_codes_made(make: Callable[..., Stage], tmp
     for one in (scene, again):
         one.pictures(stage.splats, Cloud().camera(0), ["red ball"])
     assert not computed
-    # Whatever is asked of other places is computed of those.
+    # Features at other places are computed there.
     other = means + 0.3
     assert not torch.equal(relevancy_of(scene, other, "red ball"), expected) and computed == [60]
     other -= 0.3

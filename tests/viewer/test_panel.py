@@ -188,7 +188,7 @@ def test_a_find_turns_the_page_to_the_picture(model: VlmFastGSModel, tmp_path: P
 
 
 def test_every_button_of_a_row_counts_each_time(model: VlmFastGSModel, tmp_path: Path) -> None:
-    """viser calls nobody where a click changes no value: between clicks a row has none."""
+    """viser calls nothing where a click changes no value: between clicks a row has none."""
     viewer = viewer_of(tmp_path)
     model.panel._setup(viewer)
     row = viewer.page["Select"]

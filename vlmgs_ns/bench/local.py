@@ -77,7 +77,7 @@ class LocalExecutor:
 
 
 def _work(function: Function, item: Any, connection: Connection) -> None:
-    """In the new process."""
+    """Carry out a task in the new process."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     last = 0.0
 
@@ -101,5 +101,5 @@ def _death(status: int | None) -> str:
     if status is None or status >= 0:
         return f"its process ended with status {status} before it was done"
     name = signal.Signals(-status).name
-    hint = "; out of memory, or killed by somebody" if name == "SIGKILL" else ""
+    hint = "; out of memory, or killed by a user" if name == "SIGKILL" else ""
     return f"its process was killed ({name}{hint})"

@@ -51,12 +51,12 @@ class Run:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Names of the run, for messages."""
         return f"{self.scene}, {self.method}, {self.start}, seed {self.seed}"
 
 
 def plan(spec: Spec, only: Mapping[str, Sequence[str]], data_root: Path, out: Path) -> list[Run]:
-    """The runs of a benchmark: every seed of the first scene, method and start, then the next.
+    """Return the runs of a benchmark: every seed of the first scene, method and start, then the next.
 
     Args:
         spec: what to run.
@@ -96,7 +96,7 @@ def plan(spec: Spec, only: Mapping[str, Sequence[str]], data_root: Path, out: Pa
 
 
 def address(settings: Mapping[str, Any]) -> str:
-    """Digest of settings: 20 hexadecimal digits."""
+    """Return a digest of settings: 20 hexadecimal digits."""
     text = json.dumps(settings, sort_keys=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
@@ -149,7 +149,7 @@ def _data(name: str, scene: SceneSpec, root: Path, out: Path, fingerprints: Fing
 
 
 def toy_folder(toy: Toy, out: Path) -> Path:
-    """Where an embedded scene of these settings lies."""
+    """Return the folder of an embedded scene of these settings."""
     return out / "scenes" / f"toy-{hashlib.blake2b(repr(toy).encode(), digest_size=5).hexdigest()}"
 
 
@@ -157,7 +157,7 @@ KEYS = ("scene", "method", "start", "seed")
 
 
 def parse_only(conditions: Sequence[str]) -> dict[str, list[str]]:
-    """Patterns by key from words such as ``scene=fox,method=fastgs*``; a key given twice means either.
+    """Return patterns by key from words such as ``scene=fox,method=fastgs*``; a key given twice means either.
 
     Raises:
         InputError: no such key, or no condition.

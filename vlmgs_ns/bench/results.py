@@ -29,7 +29,7 @@ class Results:
         self.out = out
 
     def path(self, run: Run) -> Path:
-        """Where a run's result is or will be."""
+        """Return the file of a run's result, whether it exists or not."""
         return self.out / "runs" / f"{run.address}.json"
 
     def find(self, run: Run) -> Row | None:
@@ -50,7 +50,7 @@ class Results:
         _write(self.path(run), json.dumps(content, ensure_ascii=False) + "\n")
 
     def row(self, run: Run) -> Row:
-        """A run's names with what is known of it."""
+        """Return a run's names with what is known of it."""
         names = {"scene": run.scene, "method": run.method, "start": run.start, "seed": run.seed}
         if run.problem:
             return {**names, "status": "missing", "error": run.problem, "address": run.address}
@@ -58,7 +58,7 @@ class Results:
         return {**names, **found, "address": run.address, "settings": dict(run.settings)}
 
     def write_lines(self, runs: Sequence[Run]) -> list[Row]:
-        """Write results.jsonl; the rows."""
+        """Write results.jsonl and return its rows."""
         rows = [self.row(run) for run in runs]
         _write(self.out / "results.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         return rows
@@ -69,7 +69,7 @@ def alone(out: Path) -> Iterator[None]:
     """Be the only benchmark that works in a folder; let go when this process ends, however it does.
 
     Raises:
-        InputError: another one is at it.
+        InputError: another one is at work in it.
     """
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as file:
@@ -81,7 +81,7 @@ def alone(out: Path) -> Iterator[None]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a benchmark, given by its folder or its results.jsonl.
+    """Return the rows of a benchmark, given by its folder or its results.jsonl.
 
     Raises:
         InputError: there are none, or they are damaged.

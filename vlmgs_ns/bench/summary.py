@@ -64,7 +64,7 @@ class Group:
 
 
 def groups(rows: Sequence[Row]) -> list[Group]:
-    """In the order of the rows; for a method and start with several whole scenes, their mean at the end.
+    """Return groups in the order of the rows; for a method and start with several whole scenes, their mean at the end.
 
     The mean over scenes has a value a seed: the mean over the scenes of that seed's runs.
     """
@@ -108,7 +108,7 @@ def spread(values: Sequence[float], digits: int) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """A line for each scene, method and start: count of runs, then mean and standard deviation of every figure."""
+    """Return a CSV line for each scene, method and start: count of runs, then mean and standard deviation of every figure."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -124,7 +124,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def to_markdown(spec: Spec, rows: Sequence[Row]) -> str:
-    """The whole summary."""
+    """Return the whole summary."""
     done = [row for row in rows if row["status"] == "done"]
     seeds = len({row["seed"] for row in rows})
     over = "1 seed" if seeds == 1 else f"{seeds} seeds, mean ± standard deviation over them"
@@ -179,7 +179,7 @@ def _against_first(done: Sequence[Row]) -> str:
 
 
 def _not_done(rows: Sequence[Row]) -> str:
-    """Every reason once, with the runs that it keeps."""
+    """Return every reason once, with its runs."""
     reasons: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row["status"] != "done":

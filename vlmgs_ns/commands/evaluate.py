@@ -62,14 +62,15 @@ class Evaluate:
         seen: dict[str, None] = {}
         with bar("Evaluating", len(scene.views)) as report:
 
-            def told(view: LabelledView) -> None:
+            def measured(view: LabelledView) -> None:
                 seen[view.image] = None
                 report(len(seen))
 
             try:
                 found = trained.measure(
-                    scene, self.protocol, threshold=self.threshold, least_alpha=self.least_alpha, told=told, run=str(run.folder)
-                )
+                    scene, self.protocol, threshold=self.threshold, least_alpha=self.least_alpha, report=measured,
+                    run=str(run.folder),
+                )  # fmt: skip
             except ValueError as error:
                 # Labels in another shape than the photos, or that show nothing.
                 raise error if isinstance(error, InputError) else InputError(str(error)) from None

@@ -72,7 +72,7 @@ def hits_mask(
     relevancy: Floats,  # [H, W]
     truth: Mask,  # [H, W]
 ) -> bool:
-    """As :func:`hits_boxes`, for labels that have masks and no boxes.
+    """Return whether the greatest pixel is inside a mask, as :func:`hits_boxes` for labels without boxes.
 
     Raises:
         ValueError: as :func:`peak`, or for sizes that differ.

@@ -1,4 +1,4 @@
-"""A trained model before a protocol: labels are read and checked first, then every labelled view is asked about."""
+"""A trained model measured by a protocol: labels are read and checked first, then every labelled view is rendered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlmgs_ns.evaluation import protocols
 from vlmgs_ns.evaluation.labels import LabelledScene, LabelledView
 from vlmgs_ns.evaluation.lerf import read_lerf
 from vlmgs_ns.evaluation.lerf_ovs import read_lerf_ovs
-from vlmgs_ns.evaluation.scores import Report
+from vlmgs_ns.evaluation.scores import Report, Setting
 from vlmgs_ns.evaluation.threed_ovs import read_3d_ovs
 from vlmgs_ns.evaluation.toy_labels import read_toy
 from vlmgs_ns.semantics.blend import blend
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vlmgs_ns.method.model import VlmFastGSModel
 
 Kind = Literal["toy", "lerf", "lerf-ovs", "3d-ovs"]
-"""Whose format labels have."""
+"""Format of the labels."""
 Protocol = Literal["A", "B", "C"]
 
 READERS: dict[str, Callable[[Path], LabelledScene]] = {
@@ -37,7 +37,7 @@ READERS: dict[str, Callable[[Path], LabelledScene]] = {
 
 
 def read_labels(kind: Kind, folder: Path, wanted: Iterable[Protocol]) -> LabelledScene:
-    """The labels of a scene.
+    """Return the labels of a scene.
 
     Raises:
         InputError: they cannot be read, or are boxes alone where a wanted protocol compares masks.
@@ -67,7 +67,7 @@ class Trained:
         self.cameras = {file.stem: camera for file, camera in photos}
 
     def knows(self, scene: LabelledScene) -> bool:
-        """Whether any labelled view is one of the photos."""
+        """Return whether any labelled view is one of the photos."""
         return any(view.stem in self.cameras for view in scene.views)
 
     def measure(
@@ -77,47 +77,52 @@ class Trained:
         *,
         threshold: float,
         least_alpha: float,
-        told: Callable[[LabelledView], None] = lambda view: None,
+        report: Callable[[LabelledView], None] = lambda view: None,
         **settings: str,
     ) -> Report:
-        """The report of one protocol.
+        """Return the report of one protocol.
 
         Args:
             scene: labels; views that are none of the photos count as missing.
             threshold: B and C, relevancy above which a pixel or a Gaussian belongs to a phrase.
             least_alpha: C, opacity from which a pixel counts as covered.
-            told: is told of every view after it was asked about.
-            settings: more that the report shall say.
+            report: called with every view after it was measured.
+            settings: more values for the report.
 
         Raises:
             ValueError: labels in another shape than the photos, or nothing to evaluate.
         """
         assert self.model.semantics is not None  # or there were no prompts to set
         about = self.model.semantics.about
-        said = {**settings, "mode": about.mode, "encoder": about.clip_fingerprint, "negatives": "; ".join(about.negatives)}
+        metadata: dict[str, Setting] = {
+            **settings,
+            "mode": about.mode,
+            "encoder": about.clip_fingerprint,
+            "negatives": "; ".join(about.negatives),
+        }
         boxed = all(thing.boxes for view in scene.views for thing in view.objects)
 
         def maps(view: LabelledView, phrases: Sequence[str]) -> Tensor | None:
             found = self.maps(view, phrases)
-            told(view)
+            report(view)
             return found
 
         def silhouette(view: LabelledView, phrase: str) -> Tensor | None:
             found = self.silhouette(view, phrase, threshold, least_alpha)
-            told(view)
+            report(view)
             return found
 
         if protocol == "A":
             # Labels without boxes are asked whether the pixel is in the mask, which is stricter; the report says so.
-            return protocols.protocol_a(scene, maps, inside="boxes" if boxed else "mask", settings=said)
+            return protocols.protocol_a(scene, maps, inside="boxes" if boxed else "mask", settings=metadata)
         if protocol == "B":
-            # Where labels say what the rest is called, or cover the picture (no boxes: 3D-OVS), every pixel is somebody's.
+            # Where labels say what the rest is called, or cover the picture (no boxes: 3D-OVS), every pixel belongs to a phrase.
             floor = None if scene.background or not boxed else threshold
-            return protocols.protocol_b(scene, maps, threshold=threshold, argmax_floor=floor, settings=said)
-        return protocols.protocol_c(scene, silhouette, threshold=threshold, least_alpha=least_alpha, settings=said)
+            return protocols.protocol_b(scene, maps, threshold=threshold, argmax_floor=floor, settings=metadata)
+        return protocols.protocol_c(scene, silhouette, threshold=threshold, least_alpha=least_alpha, settings=metadata)
 
     def maps(self, view: LabelledView, phrases: Sequence[str]) -> Tensor | None:  # [P, H, W]
-        """Relevancy of phrases; None where the view is none of the photos."""
+        """Return the relevancy of phrases; None where the view is none of the photos."""
         camera = self.cameras.get(view.stem)
         if camera is None:
             return None
@@ -125,7 +130,7 @@ class Trained:
         return torch.from_numpy(look.relevancy)
 
     def silhouette(self, view: LabelledView, phrase: str, threshold: float, least_alpha: float) -> Tensor | None:  # [H, W] bool
-        """Of the Gaussians that a phrase selects, rendered alone; None where the view is none of the photos."""
+        """Return the silhouette of a phrase's Gaussians, rendered alone; None where the view is none of the photos."""
         camera = self.cameras.get(view.stem)
         if camera is None:
             return None

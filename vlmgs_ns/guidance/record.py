@@ -137,7 +137,7 @@ class ViewReply:
     reply: str
     error: str
     labels: tuple[str, ...]
-    """Of the boxes that were taken from the reply."""
+    """Labels of the boxes that were taken from the reply."""
     notes: tuple[str, ...]
 
 
@@ -229,5 +229,5 @@ def _plain(name: str) -> str:
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    """Whether it is a file of that folder: a record names its pictures, never other files of the machine."""
+    """Return whether it is a file of that folder: a record names its pictures, never other files of the machine."""
     return path.is_file() and path.resolve().is_relative_to(folder.resolve())

@@ -121,7 +121,7 @@ def _config(out: Path, iterations: int) -> VlmFastGSTrainerConfig:
 
 
 def _start(config: VlmFastGSTrainerConfig) -> VlmFastGSTrainer:
-    """What ns-train does before the first step."""
+    """Seed and build the trainer as ns-train does."""
     seed = config.machine.seed
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  nerfstudio draws from the global generators

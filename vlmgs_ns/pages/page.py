@@ -13,7 +13,7 @@ from vlmgs_ns.semantics.cache import format_size
 
 
 def render(template: str, **values: Any) -> str:
-    """Return the text of a template; a name that the template uses and nobody gives is an error."""
+    """Return the text of a template; a name that the template uses and that is not given is an error."""
     return _environment().get_template(template).render(values)
 
 

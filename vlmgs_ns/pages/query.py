@@ -48,7 +48,7 @@ _LONGEST_FOLDER = 60
 
 @dataclass(frozen=True)
 class Asked:
-    """What to look for and what to write."""
+    """A query, and what to write of its answer."""
 
     query: Query
     raw: bool = False
@@ -75,7 +75,7 @@ def check_folder(out: Path) -> None:
 
 
 def folders_of(phrases: Sequence[str]) -> list[str]:
-    """A folder's name for each phrase, as `file_stem` makes it, all different."""
+    """Return a folder's name for each phrase, as `file_stem` makes it, all different."""
     names: list[str] = []
     for phrase in phrases:
         name = file_stem([phrase], _LONGEST_FOLDER)
@@ -187,7 +187,7 @@ def _numbers(box: OrientedBox) -> dict[str, Any]:
 
 
 def _row(view: View, sighting: Sighting) -> dict[str, Any]:
-    """What the answer says of one phrase in one view; its clarity is still to be weighed by how much the view cuts off."""
+    """Return the entry of one phrase in one view; its clarity is still to be weighed by how much the view cuts off."""
     height, width = sighting.mask.shape
     boxes = []
     for part in sighting.parts:

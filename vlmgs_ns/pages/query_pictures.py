@@ -17,7 +17,7 @@ def relevancy_picture(
     relevancy: Floats,  # [H, W] in [0, 1]
     threshold: float,
 ) -> Picture:
-    """The render under the colours of the relevancy, and below it a strip that says which colour is which: [H + strip, W, 3].
+    """Return the render under the colours of the relevancy, and below it a scale of the colours: [H + strip, W, 3].
 
     The strip has the colours as they are before they are blended. A line in it marks the threshold.
     """
@@ -47,7 +47,7 @@ def relevancy_picture(
 
 
 def found_picture(render: Picture, sighting: Sighting) -> Picture:
-    """The render, dark outside the mask, the mask's outline pink, the box of each part white with its peak: [H, W, 3]."""
+    """Return the render, dark outside the mask, the mask's outline pink, the box of each part white with its peak: [H, W, 3]."""
     pixels = np.where(sighting.mask[..., None], render, render // 3).astype(np.uint8)
     pixels[outline(sighting.mask)] = PREDICTION
     picture = Image.fromarray(pixels)
@@ -67,5 +67,5 @@ def found_picture(render: Picture, sighting: Sighting) -> Picture:
 
 
 def even(picture: Picture) -> Picture:
-    """With a black column and row more where a side is odd, as video needs it."""
+    """Return the picture with a black column or row more where a side is odd: video needs even sides."""
     return np.pad(picture, ((0, picture.shape[0] % 2), (0, picture.shape[1] % 2), (0, 0)))

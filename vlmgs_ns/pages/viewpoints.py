@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from vlmgs_ns.method.finished_run import OpenRun
 
 HANDFUL = 12
-"""Held-out photos to look from where nobody said which."""
+"""Held-out photos to look from where none are chosen."""
 FPS = 24.0
-"""Of a camera path that says neither seconds nor frames per second, as nerfstudio's viewer has it."""
+"""Frames per second of a camera path that gives neither seconds nor a rate, as in nerfstudio's viewer."""
 _MOST_SECONDS = 24 * 3600.0
 
 Split = Literal["train", "test", "all"]
@@ -47,7 +47,7 @@ class CameraPath:
 
 
 def names_of(photos: Sequence[Path]) -> list[str]:
-    """A name for each photo: its file's without suffix, and where several have that, as much of the path as tells them apart.
+    """Return a name for each photo: its file's without suffix, with more of the path where several have that.
 
     Parts of a path are joined by "_". Photos of one folder that differ in their suffix alone keep it.
     """
@@ -67,7 +67,7 @@ def choose(
     split: Split | None,
     names: Sequence[str],
 ) -> list[int]:
-    """Which photos to look from, as places in `photos`.
+    """Return the photos to look from, as places in `photos`.
 
     Args:
         photos: of the run, each once.
@@ -111,7 +111,7 @@ def _find(name: str, photos: Sequence[Path]) -> int:
 
 
 def photo_views(run: OpenRun, split: Split | None, names: Sequence[str]) -> list[View]:
-    """The cameras of photos of the run, as `choose` chooses them. Raises like it."""
+    """Return the cameras of photos of the run, as `choose` chooses them. Raises like it."""
     cameras: dict[Path, Cameras] = {}
     for photo, camera in run.photos():
         cameras.setdefault(photo, camera)  # a run that holds nothing out has each photo in both splits
@@ -124,39 +124,39 @@ def photo_views(run: OpenRun, split: Split | None, names: Sequence[str]) -> list
 
 
 def read_camera_path(path: Path) -> CameraPath:
-    """The frames of a camera path, as ``ns-render camera-path`` takes them: poses in the scene's coordinates.
+    """Return the frames of a camera path, as ``ns-render camera-path`` takes them: poses in the scene's coordinates.
 
     A crop in the file is not applied.
 
     Raises:
-        InputError: the file is missing or damaged, or of a camera that is no perspective one.
+        InputError: the file is missing or damaged, or its camera is not a perspective one.
     """
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             f"--camera-path {path} cannot be read ({error.strerror}); give the .json that the viewer saved"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"--camera-path {path} is no JSON ({error}); save the path in the viewer again") from None
+        raise InputError(f"--camera-path {path} is not JSON ({error}); save the path in the viewer again") from None
     try:
-        return _camera_path(said)
+        return _camera_path(content)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0]
-        raise InputError(f"--camera-path {path} is no camera path ({reason}); save it in the viewer again") from None
+        raise InputError(f"--camera-path {path} is not a camera path ({reason}); save it in the viewer again") from None
 
 
-def _camera_path(said: dict[str, Any]) -> CameraPath:
-    """Raises ValueError, KeyError or whatever else damaged content leads to."""
+def _camera_path(content: dict[str, Any]) -> CameraPath:
+    """Return the path; raises ValueError, KeyError or another error for damaged content."""
     from nerfstudio.cameras.camera_paths import get_path_from_json
 
-    frames = said["camera_path"]
-    kind = said.get("camera_type", "perspective")
+    frames = content["camera_path"]
+    kind = content.get("camera_type", "perspective")
     if kind != "perspective":
         raise ValueError(f"its camera is {kind!r}, but only perspective pictures are drawn here")
     for side in ("render_width", "render_height"):
-        if not isinstance(said[side], int) or not 1 <= said[side] <= 1 << 14:
-            raise ValueError(f"{side} is {said[side]!r}, which is no number of pixels")
+        if not isinstance(content[side], int) or not 1 <= content[side] <= 1 << 14:
+            raise ValueError(f"{side} is {content[side]!r}, which is not a number of pixels")
     if not frames:
         raise ValueError("it has no frames")
     for k, frame in enumerate(frames):
@@ -165,10 +165,10 @@ def _camera_path(said: dict[str, Any]) -> CameraPath:
             raise ValueError(f"frame {k} has a camera_to_world that is not 16 numbers")
         if not 0 < float(frame["fov"]) < 180:
             raise ValueError(f"frame {k} has a field of view of {frame['fov']!r} degrees")
-    seconds = said.get("seconds")
-    fps = float(said.get("fps", FPS)) if seconds is None else len(frames) / float(seconds)
+    seconds = content.get("seconds")
+    fps = float(content.get("fps", FPS)) if seconds is None else len(frames) / float(seconds)
     if not math.isfinite(fps) or not 1 / _MOST_SECONDS <= fps <= 1000:
         raise ValueError(f"{len(frames)} frames in {seconds!r} seconds make no video")
-    cameras = get_path_from_json({**said, "camera_type": "perspective"})
+    cameras = get_path_from_json({**content, "camera_type": "perspective"})
     digits = max(5, len(str(len(frames))))
     return CameraPath(tuple(View(f"frame_{k:0{digits}d}", cameras[k : k + 1]) for k in range(len(frames))), fps)

@@ -24,7 +24,7 @@ def splat_table(
     conics: Tensor,  # [C, N, 3]
     opacities: Tensor,  # [C, N]
 ) -> Tensor:
-    """What the tile kernels read, side by side in memory: x, y, a, b, c, opacity, 2·ln(255·opacity). [C·N, 7]."""
+    """Return what the tile kernels read, side by side in memory: x, y, a, b, c, opacity, 2·ln(255·opacity). [C·N, 7]."""
     table = torch.empty(opacities.numel(), kernels.SPLAT)
     table[:, 0:2] = means2d.reshape(-1, 2)
     table[:, 2:5] = conics.reshape(-1, 3)

@@ -63,7 +63,7 @@ def select(
     relevancy: Tensor,  # [N]
     threshold: float,
 ) -> Tensor:
-    """Gaussians more relevant than the threshold. [N] bool. At 0.5, a tie with a negative is no find."""
+    """Return the Gaussians more relevant than the threshold. [N] bool. At 0.5, a tie with a negative is not selected."""
     return relevancy > threshold
 
 
@@ -73,7 +73,7 @@ def segment(
     alpha: Tensor | None = None,  # [H, W]
     least_alpha: float = 0.5,
 ) -> Tensor:
-    """Mask of the pixels more relevant than the threshold. [H, W] bool.
+    """Return the mask of the pixels more relevant than the threshold. [H, W] bool.
 
     Where `alpha`, the blended opacity, is given, pixels that less than `least_alpha` covers are left out: their scores are all
     near 0, so that their relevancy is near 0.5 for any phrase.

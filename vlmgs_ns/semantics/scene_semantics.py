@@ -85,7 +85,7 @@ class SceneSemantics(nn.Module):
     # state
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint holds beside tensors, in plain values."""
+        """Return what a checkpoint holds beside tensors, in plain values."""
         return {
             "about": {**asdict(self.about), "sizes": asdict(self.about.sizes)},
             "complete": self.complete,
@@ -141,7 +141,7 @@ class SceneSemantics(nn.Module):
     # words
 
     def embed(self, phrases: Sequence[str]) -> Tensor:  # [P, D]
-        """Unit vectors of phrases; the encoder is loaded for those that it has not been asked before, and released.
+        """Return unit vectors of phrases; the encoder is loaded for new ones, and released.
 
         Raises:
             InputError: the encoder is not on this machine, or is another one than looked at the photos.
@@ -173,7 +173,7 @@ class SceneSemantics(nn.Module):
         return self._encoder
 
     def size(self) -> str:
-        """In words."""
+        """Return the size in words."""
         if self.field is not None:
             return f"a field of {sum(values.numel() for values in self.field.parameters()) / 1e6:.1f} M parameters"
         return f"{self.features.shape[1]} numbers for each of {len(self.features):,} Gaussians"

@@ -90,7 +90,7 @@ def _spots(rng: np.random.Generator, place: str, half_x: float, half_y: float) -
 
 
 def _apart(one: SceneObject, other: SceneObject) -> bool:
-    """Whether two objects' boxes leave a gap between them, or one stands on the other."""
+    """Return whether two objects' boxes leave a gap between them, or one stands on the other."""
     (low, high), (lo, hi) = one.bounds, other.bounds
     reach = np.array([_GAP, _GAP, -1e-6])
     return bool(((low - hi > reach) | (lo - high > reach)).any())

@@ -116,7 +116,7 @@ def _light_at(room: Room, p: Array, n: Array) -> Array:
 
 
 def _blocked(room: Room, p: Array, d: Array, limit: float = 1.0) -> Array:
-    """Whether a part lies between ``p`` and ``p + limit * d``, both [3, N]; [N] bool."""
+    """Return whether a part lies between ``p`` and ``p + limit * d``, both [3, N]; [N] bool."""
     blocked = np.zeros(p.shape[1], bool)
     squared = (d * d).sum(axis=0)
     for part in room.parts:

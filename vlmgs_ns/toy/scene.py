@@ -166,7 +166,7 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 
 def is_scene(folder: Path) -> bool:
-    """Whether ``folder`` holds a scene that :func:`write_scene` wrote."""
+    """Return whether ``folder`` holds a scene that :func:`write_scene` wrote."""
     try:
         labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

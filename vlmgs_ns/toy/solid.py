@@ -113,7 +113,7 @@ class Shape(ABC):
         """Largest ``direction · p`` over the solid, for a ``direction`` of shape [3]; gives tight bounding boxes."""
 
     def wraps(self, face: int) -> bool:
-        """Whether u = 0 and u = 1 of this face are the same line."""
+        """Return whether u = 0 and u = 1 of this face are the same line."""
         return face == 0
 
     @property

@@ -17,7 +17,7 @@ Run = Callable[[Action], object]
 """Has an action done."""
 
 LINES, LINE = 3, 34
-"""Of the status, and characters in each."""
+"""Lines of the status, and characters in each."""
 NONE = ""
 """Value of a row of buttons between clicks."""
 
@@ -58,7 +58,7 @@ class Page:
         with gui.add_folder("Select and edit", order=after + 0.6):
             for row in rows:
                 buttons = gui.add_button_group(row.label, list(row.actions), hint=row.hint)
-                buttons.value = NONE  # a click on the button that was clicked last would be no change, and tell nobody
+                buttons.value = NONE  # a second click on the same button would be no change, and call nothing
                 buttons.on_click(_pressed_one_of(run, buttons, row.actions))
             hint = "As a 3DGS .ply, into the folder exports of this run"
             gui.add_button("Export selection", icon=viser.Icon.DOWNLOAD, hint=hint).on_click(_pressed(run, export))
@@ -91,10 +91,10 @@ def _pressed_one_of(run: Run, buttons: Any, actions: dict[str, Action]) -> Calla
 
 
 def steady(text: str) -> str:
-    """As markdown of at least `LINES` lines, so that the buttons below stay where they are."""
+    """Return a text as markdown of at least `LINES` lines, so that the buttons below stay where they are."""
     return escaped(text) + "\\\n\u00a0" * (LINES - math.ceil(len(text) / LINE))
 
 
 def escaped(text: str) -> str:
-    """As markdown that shows the text itself."""
+    """Return markdown that shows the text itself."""
     return re.sub(f"([{re.escape(string.punctuation)}])", r"\\\1", text)

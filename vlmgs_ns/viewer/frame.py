@@ -31,9 +31,9 @@ Show = Literal[
 SHOWS: tuple[Show, ...] = get_args(Show)
 
 COLOURS = ((1.0, 0.45, 0.0), (0.0, 0.65, 1.0), (0.25, 0.85, 0.2), (0.95, 0.2, 0.75), (0.95, 0.9, 0.1), (0.55, 0.35, 1.0))
-"""Of the first phrase, the second, …"""
+"""Colours of the first phrase, the second, …"""
 OUTLINE = (1.0, 1.0, 1.0)
-"""Of the selection."""
+"""Colour of the rim of the selection."""
 DIMMED = 0.6
 """How much darker, at full opacity, the picture is where nothing was found."""
 
@@ -46,14 +46,14 @@ class Frame:
     threshold: float
     """Relevancy above which a pixel counts as found."""
     opacity: float
-    """Of what is laid over the picture, in [0, 1]."""
+    """Opacity of what is laid over the picture, in [0, 1]."""
     found: Question | None = None
     edits: SelectionState | None = None
     focus: Tensor | None = None  # [N] in [0, 1]
     regions: Tensor | None = None  # [h, w, 3] in [0, 1]
 
     def drawn(self, device: torch.device) -> Tensor | None:
-        """Which Gaussians are drawn, [N] bool; None: all."""
+        """Return which Gaussians are drawn, [N] bool; None: all."""
         if self.edits is None or not self.edits.hidden.any():
             return None
         return ~self.edits.hidden.to(device)
@@ -67,7 +67,7 @@ class Frame:
         inside: Tensor | None = None,  # [N] bool
         features: Tensor | None = None,  # [H, W, 3]
     ) -> Tensor:
-        """The picture to show instead of `rgb`. [H, W, 3] in [0, 1].
+        """Return the picture to show instead of `rgb`. [H, W, 3] in [0, 1].
 
         Args:
             splats: all Gaussians.
@@ -116,7 +116,7 @@ class Frame:
         return torch.where(found, (1 - tint) * rgb + tint * colour, (1 - DIMMED * self.opacity) * rgb)
 
     def _focus(self, rgb: Tensor, splats: Splats, camera: Pinhole, inside: Tensor | None) -> Tensor:
-        """Where the last round of guidance asked for more, in the first colour; all of the scene counts, also what is faint."""
+        """Return the picture with the last round's focus in the first colour; all of the scene counts, also what is faint."""
         assert self.focus is not None
         weights = self.focus.to(rgb.device)[:, None]
         heat = _blend(splats, camera, weights, inside, min_opacity=-1.0, min_radius=0.0)[0].clamp(0, 1)
@@ -135,7 +135,7 @@ def _blend(
 def outline(
     mask: Tensor,  # [H, W] bool
 ) -> Tensor:  # [H, W] bool
-    """The pixels on both sides of its edge."""
+    """Return the pixels on both sides of a mask's edge."""
     values = mask[None, None].float()
     grown, shrunk = max_pool2d(values, 3, 1, 1), -max_pool2d(-values, 3, 1, 1)
     return (grown - shrunk)[0, 0] > 0
@@ -145,7 +145,7 @@ def fitted(
     picture: Tensor,  # [h, w, 3]
     like: Tensor,  # [H, W, 3]
 ) -> Tensor:  # [H, W, 3]
-    """The picture as large as fits into the other's size, black around it."""
+    """Return the picture as large as fits into the other's size, black around it."""
     height, width = like.shape[:2]
     factor = min(height / picture.shape[0], width / picture.shape[1])
     size = max(1, round(picture.shape[0] * factor)), max(1, round(picture.shape[1] * factor))

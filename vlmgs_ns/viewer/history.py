@@ -26,7 +26,7 @@ class SelectionState(NamedTuple):
 
 
 class Selection:
-    """Selected and hidden Gaussians of a scene of `count`. A change that changes nothing is no step to undo.
+    """Selected and hidden Gaussians of a scene of `count`. A change that changes nothing cannot be undone.
 
     Every method that takes a mask [N] bool raises a ValueError for any other shape or type.
     """

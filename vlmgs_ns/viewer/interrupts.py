@@ -1,6 +1,6 @@
 """Stretches of code that nerfstudio's viewer may not cut off.
 
-The viewer stops a render that nobody wants any more by raising from a trace function, at any line of Python. Raised at the end
+The viewer stops a render that is out of date by raising from a trace function, at any line of Python. Raised at the end
 of a ``with lock:`` block, the exception comes before the release: a lock of a thread pool stays held, and the next render, in
 training too, waits for ever. An import that is cut off stays broken.
 """

@@ -33,7 +33,7 @@ class OrientedBox:
     size: Tensor  # [3] full lengths along the axes, world units
 
     def corners(self) -> Tensor:  # [8, 3]
-        """In the order of counting in binary: bit 2 is the side along the first axis, bit 0 along the third."""
+        """Return the corners, counted in binary: bit 2 is the side along the first axis, bit 0 along the third."""
         signs = torch.tensor(list(itertools.product((-0.5, 0.5), repeat=3)), dtype=self.centre.dtype, device=self.centre.device)
         return self.centre + (signs * self.size) @ self.axes
 

@@ -19,7 +19,7 @@ Mask = npt.NDArray[np.bool_]
 LEAST_ALPHA = 0.5
 """Opacity from which a pixel counts as covered; others show nothing that could be relevant."""
 LEAST_SHARE = 1e-4
-"""Of the picture's pixels, and `LEAST_PIXELS` at least: connected parts that are smaller are specks, and left out."""
+"""Share of the picture's pixels, and `LEAST_PIXELS` at least: connected parts that are smaller are specks, and left out."""
 LEAST_PIXELS = 4
 LEAST_OF_CLEAREST = 0.02
 """Parts that have less than this share of the clearest part's clarity are left out too."""
@@ -53,7 +53,7 @@ class Sighting:
 
     @property
     def clarity(self) -> float:
-        """Of all parts together, less where the clearest is cut."""
+        """Clarity of all parts together, less where the clearest is cut."""
         if not self.parts:
             return 0.0
         height, width = self.mask.shape
