@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import Report
 
 Progress = Callable[[int, int], None]
 """Called with an item's index and how far it is."""
-Function = Callable[[Any, Callable[[int], None]], Any]
-"""A function of a module, given one item and a callable that reports how far it is."""
+Function = Callable[[Any, Report], Any]
+"""A function of a module, given one item and where to report how far it is."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class Executor(Protocol):
     """Carries out a function on items, several at a time, each in a process of its own."""
 
     def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
-        """Index and outcome of each item, as they end. A task that fails or dies is an outcome, never an exception."""
+        """Yield index and outcome of each item, as they end. A task that fails or dies is an outcome, never an exception."""
         ...
 
     def describe(self) -> str:
-        """One line that says where."""
+        """Return one line that says where."""
         ...
 
     def close(self) -> None:
@@ -41,12 +42,12 @@ class Executor(Protocol):
         ...
 
 
-def guarded(function: Function, item: Any, tell: Callable[[int], None]) -> Outcome:
-    """The outcome of a function, its exceptions included."""
+def guarded(function: Function, item: Any, report: Report) -> Outcome:
+    """Return the outcome of a function, its exceptions included."""
     import traceback
 
     try:
-        return Outcome(function(item, tell))
+        return Outcome(function(item, report))
     except InputError as error:
         return Outcome(error=str(error).removeprefix("Error: "))
     except Exception as error:

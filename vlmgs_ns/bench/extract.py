@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -35,22 +34,17 @@ class Photos:
     """One beyond the last photo; None: to the end."""
 
 
-def count(photos: Photos, tell: Callable[[int], None] = lambda done: None) -> int:
+def count(photos: Photos, report: Report) -> int:
     """Return the number of training photos of the scene; only the first is read."""
     return int(_datamanager(replace(photos, first=0, last=1)).photos_in_all)
 
 
-def extract(photos: Photos, tell: Callable[[int], None]) -> int:
-    """`look` as a task: `tell` is called with the photos done so far."""
-    return look(photos, lambda done, note="": tell(done))
-
-
-def look(photos: Photos, progress: Report | None = None) -> int:
+def look(photos: Photos, report: Report | None = None) -> int:
     """Make the maps that the cache lacks.
 
     Args:
         photos: which.
-        progress: called with (photos done, note); None: a bar is shown.
+        report: called with (photos done, note); None: a bar is shown.
 
     Returns:
         How many photos were looked at or found done.
@@ -81,8 +75,8 @@ def look(photos: Photos, progress: Report | None = None) -> int:
     )
     views = PhotoViews(model, _datamanager(photos))
     dino = None if config.pipeline.model.semantics.mode == "lift" else encoders.dino
-    with nullcontext(progress) if progress else bar("Looking at photos", len(views)) as report:
-        feature_maps(views, encoders.clip, dino, default_cache(Path(photos.data)), report)
+    with nullcontext(report) if report else bar("Looking at photos", len(views)) as shown:
+        feature_maps(views, encoders.clip, dino, default_cache(Path(photos.data)), shown)
     return len(views)
 
 

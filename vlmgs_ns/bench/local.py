@@ -17,7 +17,7 @@ from typing import Any
 from vlmgs_ns.bench.executor import Function, Outcome, Progress, guarded
 
 PRELOAD = ["nerfstudio.scripts.train", "vlmgs_ns.config", "vlmgs_ns.bench.measure", "vlmgs_ns.evaluation.trained"]
-SECONDS_BETWEEN_TELLING = 0.5
+SECONDS_BETWEEN_REPORTS = 0.5
 
 
 class LocalExecutor:
@@ -35,14 +35,14 @@ class LocalExecutor:
         self._context.set_forkserver_preload(PRELOAD)
 
     def describe(self) -> str:
-        """One line that says where."""
+        """Return one line that says where."""
         return f"on this machine, {self.jobs} at a time"
 
     def close(self) -> None:
         """Nothing is left to let go of."""
 
     def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
-        """Index and outcome of each item, as they end."""
+        """Yield index and outcome of each item, as they end."""
         waiting = list(enumerate(items))
         running: dict[Connection, tuple[int, Any]] = {}
         try:
@@ -81,13 +81,13 @@ def _work(function: Function, item: Any, connection: Connection) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     last = 0.0
 
-    def tell(done: int) -> None:
+    def report(done: int, note: str = "") -> None:
         nonlocal last
-        if time.monotonic() - last >= SECONDS_BETWEEN_TELLING:
+        if time.monotonic() - last >= SECONDS_BETWEEN_REPORTS:
             last = time.monotonic()
             connection.send(done)
 
-    connection.send(guarded(function, item, tell))
+    connection.send(guarded(function, item, report))
 
 
 def _die_with_parent() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from PIL import Image
 
 from vlmgs_ns.method.trainer import VlmFastGSTrainer
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import Report
 
 Curve = dict[str, list[float]]
 """``iteration``, ``seconds``, ``psnr``, ``gaussians``, ``loss`` at each check; the loss is the mean since the last one."""
@@ -24,19 +24,19 @@ Curve = dict[str, list[float]]
 class MeasuredTrainer(VlmFastGSTrainer):
     """Measures after chosen steps; what it draws by chance in between is given back, so that no check changes the run."""
 
-    def measure(self, steps: list[int], tell: Callable[[int], None]) -> None:
+    def measure(self, steps: list[int], report: Report) -> None:
         """Begin, with everything set up.
 
         Args:
             steps: after which to look; the last is the run's last.
-            tell: called with the number of steps done after each of them.
+            report: called with the number of steps done after each of them.
         """
         self.curve: Curve = {name: [] for name in ("iteration", "seconds", "psnr", "gaussians", "loss")}
         self.metrics: dict[str, float] = {}
         self.seconds = self.cpu_seconds = 0.0
         self._losses = torch.zeros((), device=self.device)
         self._steps_summed = 0
-        self._checks, self._tell = set(steps), tell
+        self._checks, self._report = set(steps), report
         where = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
         self.callbacks.append(TrainingCallback(where, lambda step: self._after_step(step)))
         self._began, self._began_cpu = self._clocks()
@@ -49,7 +49,7 @@ class MeasuredTrainer(VlmFastGSTrainer):
         return result
 
     def _after_step(self, step: int) -> None:
-        self._tell(step + 1)
+        self._report(step + 1)
         if step in self._checks:
             now, now_cpu = self._clocks()
             self.seconds += now - self._began

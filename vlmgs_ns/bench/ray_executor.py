@@ -76,7 +76,7 @@ class RayExecutor:
                     ) from None
 
     def describe(self) -> str:
-        """One line that says where."""
+        """Return one line that says where."""
         resources = self._ray.cluster_resources()
         where = f"the Ray cluster at {self._address}" if self._address else "a Ray cluster on this machine"
         return f"on {where}: {resources.get('CPU', 0):.0f} cores, {resources.get('GPU', 0):.0f} GPUs"
@@ -86,7 +86,7 @@ class RayExecutor:
         self._ray.shutdown()
 
     def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
-        """Index and outcome of each item, as they end. No progress is reported in between."""
+        """Yield index and outcome of each item, as they end. No progress is reported in between."""
         # A process for each task, as on one machine: libraries keep state, and peak memory is that of a process.
         task = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=RETRIES, max_calls=1)(_task)
         waiting = {task.remote(function, item): index for index, item in enumerate(items)}
@@ -115,7 +115,7 @@ def _knock(address: str) -> None:
 
 
 def _task(function: Function, item: Any) -> Outcome:
-    return guarded(function, item, lambda done: None)
+    return guarded(function, item, lambda done, note="": None)
 
 
 def _first(error: Exception) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ from vlmgs_ns.bench.configure import base_config, configure, override
 from vlmgs_ns.bench.plan import Run, thresholds_of
 from vlmgs_ns.bench.spec import MethodSpec, SceneSpec, Toy
 from vlmgs_ns.system.errors import InputError
-
-Tell = Callable[[int], None]
+from vlmgs_ns.system.progress import Report
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,12 @@ class Order:
         return Path(self.out) / "runs" / self.run.address
 
 
-def run_one(order: Order, tell: Tell) -> dict[str, Any]:
+def run_one(order: Order, report: Report) -> dict[str, Any]:
     """Train and measure.
 
     Args:
         order: what to do.
-        tell: called with the number of steps done.
+        report: called with the number of steps done.
 
     Returns:
         Figures, curves, protocols, versions and hardware: what a line of results.jsonl holds beside the run's names.
@@ -63,13 +62,13 @@ def run_one(order: Order, tell: Tell) -> dict[str, Any]:
         _write_to(log.fileno())
     shutil.rmtree(order.folder, ignore_errors=True)  # of an attempt that was killed
     try:
-        return _train(order, tell)
+        return _train(order, report)
     finally:
         if not order.keep:
             shutil.rmtree(order.folder, ignore_errors=True)
 
 
-def _train(order: Order, tell: Tell) -> dict[str, Any]:
+def _train(order: Order, report: Report) -> dict[str, Any]:
     from nerfstudio.scripts.train import _set_random_seed  # ns-train seeds before it builds anything
 
     from vlmgs_ns.bench.measure import MeasuredTrainer, background_psnr, check_steps, memory_peaks
@@ -92,7 +91,7 @@ def _train(order: Order, tell: Tell) -> dict[str, Any]:
     config.save_config()
     trainer: MeasuredTrainer = config.setup()
     trainer.setup()
-    trainer.measure(check_steps(run.iterations, int(settings["checks"])), tell)
+    trainer.measure(check_steps(run.iterations, int(settings["checks"])), report)
     trainer.train()
     photos: Any = trainer.pipeline.datamanager
     result: dict[str, Any] = {
@@ -142,7 +141,7 @@ def make_toy(toy: Toy, folder: Path) -> None:
             raise InputError(str(error)) from None
 
 
-def check_settings(item: tuple[Mapping[str, MethodSpec], Mapping[str, SceneSpec]], tell: Tell) -> list[str]:
+def check_settings(item: tuple[Mapping[str, MethodSpec], Mapping[str, SceneSpec]], report: Report) -> list[str]:
     """Return what is wrong with the overrides of methods and scenes; nothing is trained."""
     methods, scenes = item
     wrong = []

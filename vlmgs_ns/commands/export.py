@@ -69,15 +69,15 @@ class Export:
             run = open_run(self.run_folder)
             found = self._search(run, query)
             try:
-                said = self._write(run, folder, query, found)
+                result = self._write(run, folder, query, found)
             except OSError as error:
                 raise InputError(
                     f"{folder} cannot be written to: {error.strerror or error}; make room there, or give another folder, --out"
                 ) from None
         if self.as_json:
-            sys.stdout.write(json.dumps(said) + "\n")
+            sys.stdout.write(json.dumps(result) + "\n")
         else:
-            self._tell(said)
+            self._print(result)
 
     def _checked(self) -> words.Query:
         """Return what is looked for, before anything slow begins."""
@@ -185,22 +185,22 @@ class Export:
             },
         }
 
-    def _tell(self, said: dict[str, Any]) -> None:
+    def _print(self, result: dict[str, Any]) -> None:
         from vlmgs_ns.system.progress import say
 
-        for phrase, figures in said["phrases"].items():
+        for phrase, figures in result["phrases"].items():
             say(f"{phrase}: {figures['gaussians']:,} Gaussians, relevancy up to {figures['highest_relevancy']:.2f}")
-        dropped = said["dropped"]
+        dropped = result["dropped"]
         if dropped["faint"] or dropped["apart"]:
             say(f"Left out of the selection: {dropped['faint']:,} for their opacity, {dropped['apart']:,} apart from the rest")
-        size = said["bytes"] / 1e6
-        say(f"Wrote {said['ply']}: {said['gaussians']:,} of {said['of']:,} Gaussians, {size:.1f} MB")
-        if said["features"]:
-            say(f"Wrote {said['features']}: their features, relevancy and phrases")
-        if said["compressed"]:
-            say(f"Wrote {said['compressed']}: the same, {Path(said['compressed']).stat().st_size / 1e6:.1f} MB")
+        size = result["bytes"] / 1e6
+        say(f"Wrote {result['ply']}: {result['gaussians']:,} of {result['of']:,} Gaussians, {size:.1f} MB")
+        if result["features"]:
+            say(f"Wrote {result['features']}: their features, relevancy and phrases")
+        if result["compressed"]:
+            say(f"Wrote {result['compressed']}: the same, {Path(result['compressed']).stat().st_size / 1e6:.1f} MB")
         say("Open the .ply in any viewer of Gaussian splats; https://superspl.at/editor takes it dropped on the page.")
-        if said["phrases"]:
+        if result["phrases"]:
             more, less = ("goes", "stays") if self.invert else ("comes along", "is missing")
             say(f"If too much {more}: name it with --negative, or raise --threshold. If a part {less}: lower --threshold.")
 

@@ -65,7 +65,7 @@ class Features:
     def _with_ray(self, photos: Photos) -> int:
         from dataclasses import replace
 
-        from vlmgs_ns.bench.extract import count, extract
+        from vlmgs_ns.bench.extract import count, look
         from vlmgs_ns.bench.ray_executor import RayExecutor
         from vlmgs_ns.system.progress import bar
 
@@ -78,7 +78,7 @@ class Features:
             parts = [replace(photos, first=first, last=first + self.batch) for first in starts]
             done = 0
             with bar("Looking at photos", counted.value) as report:
-                for _, outcome in executor.execute(extract, parts, lambda index, done: None):
+                for _, outcome in executor.execute(look, parts, lambda index, done: None):
                     if outcome.error:
                         raise InputError(outcome.error)
                     done += outcome.value

@@ -60,7 +60,7 @@ class Query:
         """Look, write and say what was found; what cannot work is refused before anything is loaded."""
         query = self._checked()
         from vlmgs_ns.method.finished_run import find_config, open_run
-        from vlmgs_ns.pages.query import PAGE, Asked, answer, check_folder
+        from vlmgs_ns.pages.query import PAGE, Request, answer, check_folder
         from vlmgs_ns.pages.query_summary import summary
         from vlmgs_ns.pages.viewpoints import photo_views, read_camera_path
         from vlmgs_ns.system.console import kept_for_answer
@@ -73,13 +73,13 @@ class Query:
             path = None if self.camera_path is None else read_camera_path(self.camera_path)
             run = open_run(self.run_folder)
             looked_from: list[View] = photo_views(run, self.split, self.views) if path is None else list(path.views)
-            asked = Asked(
+            request = Request(
                 query=query,
                 raw=self.raw,
                 every_view=path is None or self.frames,
                 fps=None if path is None else path.fps,
             )
-            found: dict[str, Any] = answer(run, looked_from, asked, out)
+            found: dict[str, Any] = answer(run, looked_from, request, out)
             for line in summary(found):
                 say(line)
             say(f"Look at {out / PAGE}")

@@ -47,7 +47,7 @@ _LONGEST_FOLDER = 60
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """A query, and what to write of its answer."""
 
     query: Query
@@ -86,36 +86,36 @@ def folders_of(phrases: Sequence[str]) -> list[str]:
     return names
 
 
-def answer(run: OpenRun, views: Sequence[View], asked: Asked, out: Path) -> dict[str, Any]:
+def answer(run: OpenRun, views: Sequence[View], request: Request, out: Path) -> dict[str, Any]:
     """Look for the phrases from the views, write what is found, and return what `ANSWER` then holds.
 
     Args:
         run: with semantics.
         views: one or more.
-        asked: phrases all different.
+        request: phrases all different.
         out: folder to write; missing, or with other things in it, of which files of the same names are replaced.
 
     Raises:
         InputError: the scene cannot be searched, an encoder is missing, or a file cannot be written.
     """
     start = time.perf_counter()
-    survey = Survey(Question(run.model, asked.query))
+    survey = Survey(Question(run.model, request.query))
     model = run.model
     words = time.perf_counter() - start
-    folders = folders_of(asked.query.phrases)
-    rows: list[list[dict[str, Any]]] = [[] for _ in asked.query.phrases]
+    folders = folders_of(request.query.phrases)
+    rows: list[list[dict[str, Any]]] = [[] for _ in request.query.phrases]
     sizes: list[dict[str, Any]] = []
-    with _film(asked, out) as film, bar("Looking", len(views)) as report:
+    with _film(request, out) as film, bar("Looking", len(views)) as report:
         for number, view in enumerate(views, start=1):
             render, look = _render(run, view), survey.look(model.pinhole(view.camera))
             height, width = look.alpha.shape
             sizes.append({"name": view.name, "width": width, "height": height, "render": None})
-            if asked.every_view:
+            if request.every_view:
                 sizes[-1]["render"] = _write_picture(out, f"{RENDERS}/{view.name}.png", render)
             for k, sighting in enumerate(look.sightings):
                 row = _row(view, sighting)
-                if asked.every_view:
-                    row["files"] = _write_sighting(out, f"{folders[k]}/{view.name}", render, look, k, asked)
+                if request.every_view:
+                    row["files"] = _write_sighting(out, f"{folders[k]}/{view.name}", render, look, k, request)
                 rows[k].append(row)
             if film is not None:
                 film.add(render, look.relevancy)
@@ -126,15 +126,15 @@ def answer(run: OpenRun, views: Sequence[View], asked: Asked, out: Path) -> dict
             for row, clarity in zip(seen, clarities, strict=True):
                 row["clarity"] = round(clarity, 6)
         best = [max(seen, key=lambda row: (row["clarity"], row["peak"])) for seen in rows]
-        if not asked.every_view:
+        if not request.every_view:
             for name in dict.fromkeys(row["view"] for row in best):
                 number = [view.name for view in views].index(name)
                 render, look = _render(run, views[number]), survey.question.look(model.pinhole(views[number].camera))
                 sizes[number]["render"] = _write_picture(out, f"{RENDERS}/{name}.png", render)
                 for k, row in enumerate(best):
                     if row["view"] == name:
-                        row["files"] = _write_sighting(out, f"{folders[k]}/{name}", render, look, k, asked)
-        videos = _write_videos(film, folders, out, asked)
+                        row["files"] = _write_sighting(out, f"{folders[k]}/{name}", render, look, k, request)
+        videos = _write_videos(film, folders, out, request)
     found = [
         {
             "phrase": phrase,
@@ -147,14 +147,14 @@ def answer(run: OpenRun, views: Sequence[View], asked: Asked, out: Path) -> dict
             "video": videos[k],
             "views": sorted(rows[k], key=lambda row: (-row["clarity"], -row["peak"])),
         }
-        for k, phrase in enumerate(asked.query.phrases)
+        for k, phrase in enumerate(request.query.phrases)
     ]
     whole = {
         "version": VERSION,
         "run": str(run.folder.absolute()),
         "folder": str(out.absolute()),
         "page": PAGE,
-        "threshold": asked.query.threshold,
+        "threshold": request.query.threshold,
         "negatives": list(survey.question.negatives),
         "all_found": all(one["found"] for one in found),
         "seconds": {"words": round(words, 2), "views": round(looked, 2), "all": round(time.perf_counter() - start, 2)},
@@ -205,14 +205,14 @@ def _row(view: View, sighting: Sighting) -> dict[str, Any]:
     return {"view": view.name, "clarity": 0.0, "peak": round(sighting.peak, 4), "boxes": boxes, "files": None}
 
 
-def _write_sighting(out: Path, stem: str, render: Picture, look: Look, phrase: int, asked: Asked) -> dict[str, str]:
+def _write_sighting(out: Path, stem: str, render: Picture, look: Look, phrase: int, request: Request) -> dict[str, str]:
     relevancy, sighting = look.relevancy[phrase], look.sightings[phrase]
     files = {
-        "relevancy": _write_picture(out, f"{stem}_relevancy.png", relevancy_picture(render, relevancy, asked.query.threshold)),
+        "relevancy": _write_picture(out, f"{stem}_relevancy.png", relevancy_picture(render, relevancy, request.query.threshold)),
         "mask": _write_picture(out, f"{stem}_mask.png", np.where(sighting.mask, np.uint8(255), np.uint8(0))),
         "found": _write_picture(out, f"{stem}_found.png", found_picture(render, sighting)),
     }
-    if asked.raw:
+    if request.raw:
         buffer = io.BytesIO()
         np.save(buffer, relevancy, allow_pickle=False)
         files["values"] = f"{stem}_relevancy.npy"
@@ -235,19 +235,19 @@ def _write(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _film(asked: Asked, out: Path) -> Iterator[Film | None]:
+def _film(request: Request, out: Path) -> Iterator[Film | None]:
     """A film whose frames are gone afterwards; None where no video is asked for."""
-    if asked.fps is None:
+    if request.fps is None:
         yield None
         return
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".frames-") as folder:
-            yield Film(Path(folder), asked.query.threshold)
+            yield Film(Path(folder), request.query.threshold)
 
 
-def _write_videos(film: Film | None, folders: list[str], out: Path, asked: Asked) -> list[str | None]:
-    if film is None or asked.fps is None:
+def _write_videos(film: Film | None, folders: list[str], out: Path, request: Request) -> list[str | None]:
+    if film is None or request.fps is None:
         return [None] * len(folders)
     names: list[str | None] = []
     with bar("Encoding", len(folders)) as report:
@@ -257,7 +257,7 @@ def _write_videos(film: Film | None, folders: list[str], out: Path, asked: Asked
             name = f"{folder}/relevancy.mp4"
             with _writing(out / name):
                 (out / folder).mkdir(parents=True, exist_ok=True)
-                write_mp4(out / name, itertools.chain([first], frames), first.shape[1], first.shape[0], asked.fps)
+                write_mp4(out / name, itertools.chain([first], frames), first.shape[1], first.shape[0], request.fps)
             names.append(name)
             report(k + 1)
     return names
