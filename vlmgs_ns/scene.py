@@ -19,7 +19,7 @@ from torch import Tensor
 from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.method.model import VlmFastGSModel
 from vlmgs_ns.pages.viewpoints import names_of, photo_views
-from vlmgs_ns.splats.ply import trained_gaussians, write_ply
+from vlmgs_ns.splats.ply import write_ply
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.words.box import OrientedBox
@@ -115,8 +115,7 @@ class FoundObject:
             InputError: nothing is found.
             OSError: the file cannot be written.
         """
-        model = self.scene.model
-        every = trained_gaussians(dict(model.gauss_params.items()), model.config.sh_degree)
+        every = self.scene.model.gaussians()
         chosen = every[self.gaussians & every.drawn()]
         if len(chosen) == 0:
             raise InputError(f"{self.question.query.phrases[0]!r} finds no Gaussian; take a lower threshold or other words")

@@ -24,7 +24,9 @@ from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.words.box import OrientedBox
-from vlmgs_ns.words.place import in_data, places
+from vlmgs_ns.words.connect import Neighbours
+from vlmgs_ns.words.find import find
+from vlmgs_ns.words.place import Place, in_data, places
 from vlmgs_ns.words.question import share_in_picture
 from vlmgs_ns.words.sighting import CUT, sight
 
@@ -200,17 +202,24 @@ def test_the_share_in_a_picture() -> None:
 # where it is
 
 
+def place_of(relevancy: torch.Tensor, splats: Splats, shown: torch.Tensor) -> Place:
+    neighbours = Neighbours(splats)
+    found = find(relevancy, splats, neighbours, threshold=0.5)
+    (place,) = places(found, splats, neighbours, 0.5, shown)
+    return place
+
+
 def test_what_hardly_shows_in_the_masks_is_outside_the_box() -> None:
     """Three in a row touch and are relevant; the third shows in the picture but not in the mask; a fourth is not seen at all."""
     splats = splats_at((0, 0, 0), (0.1, 0, 0), (0.3, 0, 0), (0.0, 0.1, 0))
     relevancy = torch.tensor([[0.9], [0.9], [0.9], [0.9]])
     shown = torch.tensor([[10.0, 10.0], [6.0, 10.0], [4.0, 10.0], [0.0, 0.5]])
-    (place,) = places(relevancy, splats, 0.5, shown)
+    place = place_of(relevancy, splats, shown)
     assert place.mask.tolist() == [True, True, False, True] and place.selected == 4
-    (everything,) = places(relevancy, splats, 0.5, torch.tensor([[1.0, 1.0]]).expand(4, 2))
+    everything = place_of(relevancy, splats, torch.tensor([[1.0, 1.0]]).expand(4, 2))
     assert place.box is not None and everything.box is not None
     assert place.box.size.max() < everything.box.size.max() - 0.1
-    (nothing,) = places(torch.full((4, 1), 0.5), splats, 0.5, shown)
+    nothing = place_of(torch.full((4, 1), 0.5), splats, shown)
     assert nothing.box is None and nothing.selected == 0 and not nothing.mask.any()
 
 
@@ -218,10 +227,10 @@ def test_of_two_things_the_clearer_one_has_the_box() -> None:
     """The second pair shows more, but is hardly relevant; both are selected, and neither's box reaches the other."""
     splats = splats_at((0, 0, 0), (0.1, 0, 0), (5.0, 0, 0), (5.1, 0, 0))
     shown = torch.tensor([[10.0, 10.0], [10.0, 10.0], [12.0, 12.0], [12.0, 12.0]])
-    (place,) = places(torch.tensor([[0.9], [0.9], [0.6], [0.6]]), splats, 0.5, shown)
+    place = place_of(torch.tensor([[0.9], [0.9], [0.6], [0.6]]), splats, shown)
     assert place.mask.tolist() == [True, True, False, False] and place.selected == 4
     assert place.box is not None and place.box.centre[0] == pytest.approx(0.05, abs=1e-3)
-    (place,) = places(torch.tensor([[0.9], [0.9], [0.9], [0.9]]), splats, 0.5, shown)
+    place = place_of(torch.tensor([[0.9], [0.9], [0.9], [0.9]]), splats, shown)
     assert place.mask.tolist() == [False, False, True, True]
 
 

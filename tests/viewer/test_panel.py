@@ -378,7 +378,7 @@ def test_hide_isolate_and_show_all_change_what_the_viewer_draws_and_nothing_else
     isolated = shown(model)
     inside = ~torch.nn.functional.max_pool2d(outlined[None, None].float(), 5, 1, 2)[0, 0].bool()
     torch.testing.assert_close(isolated[inside], alone(mask)[inside])
-    press(panel, panel.show_all, lambda: panel.session().selection.clear() or "")
+    press(panel, panel.show_all, lambda: panel.session().selection.replace(torch.zeros_like(mask)) or "")
     assert torch.equal(shown(model), whole)
     for name, values in model.gauss_params.items():
         assert torch.equal(values, parameters[name])

@@ -136,13 +136,13 @@ class Export:
         """Write the files, all or none, and return what to say about them."""
         import torch
 
-        from vlmgs_ns.splats.ply import in_data_coordinates, trained_gaussians, write_compressed_ply, write_ply
+        from vlmgs_ns.splats.ply import in_data_coordinates, write_compressed_ply, write_ply
         from vlmgs_ns.system.atomic import replacing
         from vlmgs_ns.system.errors import InputError
         from vlmgs_ns.words.feature_export import write_features
 
         model = run.model
-        gaussians = trained_gaussians(dict(model.gauss_params.items()), model.config.sh_degree)
+        gaussians = model.gaussians()
         wanted: Tensor = torch.ones(len(gaussians), dtype=torch.bool)
         if found is not None and query.phrases:
             wanted = ~found.mask if self.invert else found.mask

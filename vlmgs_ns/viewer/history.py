@@ -26,10 +26,7 @@ class SelectionState(NamedTuple):
 
 
 class Selection:
-    """Selected and hidden Gaussians of a scene of `count`. A change that changes nothing cannot be undone.
-
-    Every method that takes a mask [N] bool raises a ValueError for any other shape or type.
-    """
+    """Selected and hidden Gaussians of a scene of `count`. A change that changes nothing cannot be undone."""
 
     def __init__(self, count: int) -> None:
         nothing = torch.zeros(count, dtype=torch.bool)
@@ -55,32 +52,15 @@ class Selection:
         return self._state.hidden
 
     def replace(self, mask: Tensor) -> None:
-        """Select these alone."""
+        """Select these alone. Raises a ValueError for anything but a mask [N] bool."""
         mask = self._checked(mask)
         with self._lock:
             self._change(mask, self.hidden)
-
-    def add(self, mask: Tensor) -> None:
-        """Select these too."""
-        mask = self._checked(mask)
-        with self._lock:
-            self._change(self.mask | mask, self.hidden)
-
-    def remove(self, mask: Tensor) -> None:
-        """Select these no longer."""
-        mask = self._checked(mask)
-        with self._lock:
-            self._change(self.mask & ~mask, self.hidden)
 
     def invert(self) -> None:
         """Select what was not selected, hidden or not, and nothing else."""
         with self._lock:
             self._change(~self.mask, self.hidden)
-
-    def clear(self) -> None:
-        """Select nothing."""
-        with self._lock:
-            self._change(torch.zeros_like(self.mask), self.hidden)
 
     def hide(self) -> None:
         """Hide the selected ones, besides what is hidden already."""

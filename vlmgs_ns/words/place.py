@@ -17,7 +17,7 @@ from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.words.box import OrientedBox, oriented_box
 from vlmgs_ns.words.clean import cleaned
 from vlmgs_ns.words.connect import Neighbours
-from vlmgs_ns.words.find import find
+from vlmgs_ns.words.find import Found
 
 LEAST_IN_MASK = 0.5
 """Share of what a Gaussian shows in all views that lies in the phrase's masks."""
@@ -37,21 +37,20 @@ class Place:
 
 
 def places(
-    relevancy: Tensor,  # [N, P] in [0, 1]
+    found: Found,
     splats: Splats,
+    neighbours: Neighbours,
     threshold: float,
     shown: Tensor,  # [N, P + 1] on the CPU
 ) -> list[Place]:
-    """The place of each phrase.
+    """Return the place of each phrase.
 
     Args:
-        relevancy: of every Gaussian for every phrase.
+        found: the Gaussians of each phrase, selected with `threshold`.
         splats: all Gaussians of the scene.
-        threshold: Gaussians more relevant are selected.
+        neighbours: Gaussians of the scene that touch.
         shown: as `Question.shown`, summed over all views.
     """
-    neighbours = Neighbours(splats)
-    found = find(relevancy, splats, neighbours, threshold=threshold)
     above = (found.relevancy - threshold).clamp_min(0)
     return [
         _place(mask, splats, neighbours, shown[:, k], shown[:, -1], shown[:, k] * above[:, k])
@@ -82,7 +81,7 @@ def in_data(
     transform: Tensor,  # [3, 4] rotation and translation from the data's coordinates
     scale: float,
 ) -> OrientedBox:
-    """A box of the scene in the coordinates that the data came in: of its COLMAP model, or of transforms.json before its
+    """Return a box of the scene in the coordinates that the data came in: of its COLMAP model, or of transforms.json before its
     ``applied_transform``.
 
     nerfstudio maps x ↦ scale · (R x + t), its ``dataparser_transform`` and ``dataparser_scale``; this is the inverse.

@@ -139,7 +139,8 @@ class Survey:
 
     def places(self) -> list[Place]:
         """Return the place of each phrase, by the views looked from."""
-        return places(self.question.relevancy, self.question.splats, self.question.query.threshold, self._shown)
+        question = self.question
+        return places(question.select(), question.splats, question.neighbours, question.query.threshold, self._shown)
 
     def clarity(self, found: list[Place]) -> list[list[float]]:
         """Return how clearly each view shows each phrase, by phrase and view; the view of the greatest clarity is the best.
