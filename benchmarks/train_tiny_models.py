@@ -34,7 +34,7 @@ from toy_phrases import PLACE_WORDS, SURFACES, Phrase, object_facts, object_phra
 
 from vlmgs_ns.semantics.encoders import DinoEncoder, OpenClipEncoder
 from vlmgs_ns.semantics.hybrid import hybrid_map
-from vlmgs_ns.semantics.relevancy import NEGATIVES, relevancy
+from vlmgs_ns.semantics.relevancy import NEGATIVES, relevancy_from_scores
 from vlmgs_ns.toy.decor import LAMP_HALF, SKIRTING
 from vlmgs_ns.toy.layout import draw_room
 from vlmgs_ns.toy.light import bake
@@ -419,7 +419,8 @@ def measure(album: Album, models: Path, least_pixels: int = 60) -> dict[str, Any
                 rows, columns = torch.nonzero(shown == k, as_tuple=True)
                 if len(rows) < least_pixels:
                     continue
-                small = relevancy(features, texts[k], negatives).permute(2, 0, 1)[None]
+                scores = features @ torch.cat([texts[k], negatives]).T
+                small = relevancy_from_scores(scores, len(texts[k])).permute(2, 0, 1)[None]
                 maps = F.interpolate(small, size=shown.shape, mode="bilinear", align_corners=False)[0]
                 for which, of_phrase in enumerate(maps):
                     y, x = divmod(int(of_phrase.argmax()), of_phrase.shape[1])

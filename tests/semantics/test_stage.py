@@ -16,7 +16,7 @@ from vlmgs_ns.semantics.blend import blend
 from vlmgs_ns.semantics.cache import FeatureCache
 from vlmgs_ns.semantics.config import SemanticsConfig
 from vlmgs_ns.semantics.field import FieldConfig, SemanticField
-from vlmgs_ns.semantics.relevancy import relevancy, relevancy_from_scores
+from vlmgs_ns.semantics.relevancy import relevancy_from_scores
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.semantics.stage import Stage, choose_encoders, digest
 from vlmgs_ns.splats.camera import Pinhole
@@ -193,7 +193,7 @@ def test_a_map_is_the_relevancy_of_the_blended_feature(make: Callable[..., Stage
     with torch.no_grad():
         picture, _ = blend(stage.splats, camera, scene.field.clip(stage.splats.means))
     texts = scene.embed(["red ball", "lamp", *stage.config.negatives])
-    assert torch.allclose(maps, relevancy(picture, texts[:2], texts[2:]), atol=1e-5)
+    assert torch.allclose(maps, relevancy_from_scores(picture @ texts.T, 2), atol=1e-5)
     none, _ = scene.pictures(stage.splats, camera, ["lamp"], inside=torch.zeros(60, dtype=torch.bool))
     assert (none == 0.5).all()
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.toy_phrases import SURFACES, object_phrases
 from vlmgs_ns.semantics.encoders import DinoEncoder, OpenClipEncoder
 from vlmgs_ns.semantics.hybrid import hybrid_map
-from vlmgs_ns.semantics.relevancy import NEGATIVES, relevancy
+from vlmgs_ns.semantics.relevancy import NEGATIVES, relevancy_from_scores
 from vlmgs_ns.toy.light import bake
 from vlmgs_ns.toy.raycast import photograph
 from vlmgs_ns.toy.room import SceneObject
@@ -206,6 +206,10 @@ def test_without_training_it_is_chance(
     with torch.no_grad():
         scores = F.normalize(untrained.encode_image(2 * tiles - 1), dim=-1) @ F.normalize(untrained.encode_text(tokens), dim=-1).T
     assert (scores.argmax(dim=1) == owners).float().mean() <= 0.3
+
+
+def relevancy(features: Tensor, phrases: Tensor, negatives: Tensor) -> Tensor:  # [..., P]
+    return relevancy_from_scores(features @ torch.cat([phrases, negatives]).T, len(phrases))
 
 
 def test_a_phrase_beats_the_generic_ones_where_it_holds(

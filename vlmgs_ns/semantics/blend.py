@@ -83,12 +83,10 @@ def blend_field(
     field: SemanticField,
     splats: Splats,
     camera: Pinhole,
-    min_opacity: float = MIN_OPACITY,
-    min_radius: float = MIN_RADIUS,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Render the field's CLIP [H, W, clip_dim] and DINO [H, W, dino_dim] maps and the opacity [H, W] through its codes."""
-    part = splats[drawn(splats, camera, min_opacity, min_radius)]
-    codes, alpha = blend(part, camera, field.codes(part.means), min_opacity, min_radius)
+    part = splats[drawn(splats, camera)]
+    codes, alpha = blend(part, camera, field.codes(part.means))
     clip, dino = field.decode(codes)
     return clip, dino, alpha
 

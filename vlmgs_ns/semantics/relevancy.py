@@ -18,37 +18,11 @@ TEMPERATURE = 10.0
 _ROWS = 1 << 16
 
 
-def relevancy(
-    features: Tensor,  # [..., D]
-    phrases: Tensor,  # [P, D]
-    negatives: Tensor,  # [M, D]
-    temperature: float = TEMPERATURE,
-) -> Tensor:
-    """Relevancy of every phrase for every feature. [..., P] in [0, 1].
-
-    Args:
-        features: of Gaussians or pixels; unit vectors, or blended ones, which are shorter.
-        phrases, negatives: text embeddings, unit vectors.
-        temperature: by which scores are multiplied.
-
-    Raises:
-        ValueError: no negatives, or dimensions that differ.
-    """
-    if not features.shape[-1] == phrases.shape[-1] == negatives.shape[-1]:
-        raise ValueError(
-            f"features of {features.shape[-1]}, phrases of {phrases.shape[-1]} and negatives of {negatives.shape[-1]} dimensions:"
-            " embed all of them with the same model"
-        )
-    scores = features @ torch.cat([phrases, negatives]).T
-    return relevancy_from_scores(scores, len(phrases), temperature)
-
-
 def relevancy_from_scores(
     scores: Tensor,  # [..., P + M] of the phrases, then of the negatives
     phrases: int,  # P
-    temperature: float = TEMPERATURE,
 ) -> Tensor:
-    """Relevancy from scores ⟨f, text⟩, of Gaussians or as P + M blended channels give them. [..., P] in [0, 1].
+    """Return the relevancy of every phrase from scores ⟨f, text⟩, of Gaussians or blended. [..., P] in [0, 1].
 
     Raises:
         ValueError: no negatives.
@@ -56,7 +30,7 @@ def relevancy_from_scores(
     if scores.shape[-1] <= phrases:
         raise ValueError(f"no negative phrases to compare with: give at least one, as {', '.join(NEGATIVES)}")
     hardest = scores[..., phrases:].amax(dim=-1, keepdim=True)
-    return torch.sigmoid(temperature * (scores[..., :phrases] - hardest))
+    return torch.sigmoid(TEMPERATURE * (scores[..., :phrases] - hardest))
 
 
 def select(
