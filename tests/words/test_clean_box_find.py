@@ -19,7 +19,7 @@ from vlmgs_ns.words.find import find
 from vlmgs_ns.words.shape import mass
 
 PARTS = chain(0, 0.9, 1.8, 5.0, 5.9, 9.0)
-"""Of 3, 2 and 1 Gaussians."""
+"""Parts of 3, 2 and 1 Gaussians."""
 
 
 def test_mass_is_opacity_times_the_largest_cross_section() -> None:

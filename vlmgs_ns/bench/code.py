@@ -22,7 +22,7 @@ INSIDE = ("bench/configure.py", "bench/measure.py", "bench/run_one.py")
 
 
 def sources() -> list[Path]:
-    """The package's files that a run goes through, embedded weights included, relative to it."""
+    """Return the package's files that a run goes through, embedded weights included, relative to it."""
     found = []
     for path in sorted(PACKAGE.rglob("*")):
         relative = path.relative_to(PACKAGE)

@@ -14,7 +14,7 @@ Key = tuple[str, str, str]
 
 
 def differences(a: Sequence[Row], b: Sequence[Row]) -> str:
-    """A markdown table of B against A, seed by seed; then what was not the same, and runs that only one of them has.
+    """Return a markdown table of B against A, seed by seed; then what was not the same, and runs that only one of them has.
 
     A difference is the mean ± standard deviation over the seeds of B − A; a ratio the geometric mean of B / A.
     """

@@ -13,7 +13,7 @@ from vlmgs_ns.system.strict import nearest
 
 
 def configure(settings: Mapping[str, Any], data: Path, folder: Path) -> Any:
-    """The config of a run: its base method, its start, its overrides, and no viewer.
+    """Return the config of a run: its base method, its start, its overrides, and no viewer.
 
     The semantic stage takes place only where a protocol will ask it something.
 
@@ -56,7 +56,7 @@ def configure(settings: Mapping[str, Any], data: Path, folder: Path) -> Any:
 
 
 def base_config(name: str) -> Any:
-    """A copy of the config of one of our methods."""
+    """Return a copy of the config of one of our methods."""
     from vlmgs_ns import config
 
     return deepcopy(getattr(config, name.replace("-", "_")).config)

@@ -102,7 +102,7 @@ def _config(photos: Photos) -> Any:
 
 
 def _datamanager(photos: Photos) -> Any:
-    """A data manager whose training photos are those asked for, so that no other is read."""
+    """Return a data manager whose training photos are those asked for, so that no other is read."""
     from vlmgs_ns.method.datamanager import VlmFastGSDatamanager
     from vlmgs_ns.method.photos import PhotoDataset
 

@@ -59,7 +59,7 @@ class RayExecutor:
         self._gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
 
     def _start(self, workers: int) -> None:
-        """A cluster of our own."""
+        """Start a cluster of our own."""
         for attempt in range(STARTS):
             try:
                 self._ray.init(

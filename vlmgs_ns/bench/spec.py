@@ -195,7 +195,7 @@ def read_spec(path: Path) -> Spec:
 
 
 def _filled(scene: SceneSpec, spec: Spec) -> SceneSpec:
-    """The scene with what it leaves to the benchmark, and what an embedded one brings."""
+    """Return the scene with what it leaves to the benchmark, and what an embedded one brings."""
     common: dict[str, Any] = {"resolution": spec.resolution, "starts": spec.starts}
     if scene.toy is not None:
         common |= {"labels": Labels(format="toy"), "masks": "masks_instance"}

@@ -70,7 +70,7 @@ class LabelledScene:
 
 
 def phrases_of(views: Iterable[LabelledView]) -> tuple[str, ...]:
-    """The phrases of the views, sorted."""
+    """Return the phrases of the views, sorted."""
     return tuple(sorted({thing.phrase for view in views for thing in view.objects}))
 
 
@@ -107,7 +107,7 @@ def build_scene(
     background: Iterable[str] = (),
     **settings: str | int,
 ) -> LabelledScene:
-    """A scene of views that were read from ``folder``.
+    """Return a scene of views that were read from ``folder``.
 
     Raises:
         InputError: nothing is labelled, or names that must be unique are not.

@@ -140,7 +140,7 @@ def argmax_segmentation(
     phrases: int,
     floor: float | None = None,
 ) -> npt.NDArray[np.int64]:
-    """The phrase each pixel belongs to: that of the greatest relevancy. [H, W], 0 … P - 1, or :data:`NO_PHRASE`.
+    """Return the phrase each pixel belongs to: that of the greatest relevancy. [H, W], 0 … P - 1, or :data:`NO_PHRASE`.
 
     Args:
         relevancy: a map per phrase, the P that are asked for first, then B phrases of the background.

@@ -30,7 +30,7 @@ class Source:
 
     @classmethod
     def read(cls, path: Path) -> Source:
-        """The JSON object in a file."""
+        """Return the JSON object in a file."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
         except OSError as error:
@@ -47,7 +47,7 @@ class Source:
         raise InputError(f"{self.path}: {self.place or 'content'} is {shown}, but {reason}. {fix}")
 
     def get(self, key: str) -> Source:
-        """The value of a key that must be there."""
+        """Return the value of a key that must be there."""
         place = f"{self.place}.{key}".lstrip(".")
         if not isinstance(self.content, dict):
             self.refuse("must be an object, in braces")
@@ -56,13 +56,13 @@ class Source:
         return Source(self.path, self.content[key], place)
 
     def items(self) -> list[Source]:
-        """The entries of a list."""
+        """Return the entries of a list."""
         if not isinstance(self.content, list):
             self.refuse("must be a list, in brackets")
         return [Source(self.path, entry, f"{self.place}[{k}]") for k, entry in enumerate(self.content)]
 
     def entries(self) -> list[tuple[str, Source]]:
-        """The keys of an object with their values."""
+        """Return the keys of an object with their values."""
         if not isinstance(self.content, dict):
             self.refuse("must be an object, in braces")
         return [(key, self.get(key)) for key in self.content]
@@ -74,13 +74,13 @@ class Source:
         return str(self.content).strip()
 
     def number(self) -> float:
-        """A finite number."""
+        """Return a finite number."""
         if isinstance(self.content, bool) or not isinstance(self.content, (int, float)) or not abs(self.content) < 1e9:
             self.refuse("must be a number")
         return float(self.content)
 
     def whole(self) -> int:
-        """A whole number ≥ 1."""
+        """Return a whole number ≥ 1."""
         value = self.number()
         if value < 1 or not value.is_integer():
             self.refuse("must be a whole number, 1 or more")
@@ -104,7 +104,7 @@ class Source:
         return corners
 
     def inside(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
-        """The corner (x, y), moved to the edge of the picture where it lies just outside."""
+        """Return the corner (x, y), moved to the edge of the picture where it lies just outside."""
         if not (-SLACK <= x <= width + SLACK and -SLACK <= y <= height + SLACK):
             self.refuse(
                 f"({x:g}, {y:g}) lies outside the picture of {width} x {height} pixels",
@@ -113,7 +113,7 @@ class Source:
         return min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
 
     def edges(self, width: int, height: int) -> Box:
-        """The box [x1, y1, x2, y2] in pixels, its corners in either order."""
+        """Return the box [x1, y1, x2, y2] in pixels, its corners in either order."""
         values = [edge.number() for edge in self.items()]
         if len(values) != 4:
             self.refuse("a box must be [x1, y1, x2, y2]")
@@ -121,7 +121,7 @@ class Source:
         return self.box([self.inside(x1, y1, width, height), self.inside(x2, y2, width, height)], width, height)
 
     def box(self, corners: list[tuple[float, float]], width: int, height: int) -> Box:
-        """The box between two opposite corners in pixels, in either order."""
+        """Return the box between two opposite corners in pixels, in either order."""
         (xa, ya), (xb, yb) = corners
         if xa == xb or ya == yb:
             self.refuse("a box without any area cannot be hit", "Draw it again, or remove it.")
@@ -134,12 +134,12 @@ def _no_number(name: str) -> NoReturn:
 
 
 def file_name(path: str) -> str:
-    """The last part of a path, written with either kind of slash."""
+    """Return the last part of a path, written with either kind of slash."""
     return path.replace("\\", "/").rpartition("/")[2]
 
 
 def json_files(folder: Path) -> list[Path]:
-    """The JSON files of a folder in order of their names.
+    """Return the JSON files of a folder in order of their names.
 
     Raises:
         InputError: the folder is missing or has none.
@@ -169,7 +169,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def read_grey(path: Path, width: int, height: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A picture's grey values, [H, W] uint8.
+    """Return a picture's grey values, [H, W] uint8.
 
     Raises:
         InputError: missing, no picture, truncated, or of another size.

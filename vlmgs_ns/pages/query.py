@@ -236,7 +236,7 @@ def _write(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _film(request: Request, out: Path) -> Iterator[Film | None]:
-    """A film whose frames are gone afterwards; None where no video is asked for."""
+    """Yield a film whose frames are gone afterwards; None where no video is asked for."""
     if request.fps is None:
         yield None
         return

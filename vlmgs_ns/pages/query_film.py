@@ -30,7 +30,7 @@ class Film:
         render: Picture,
         relevancy: Floats,  # [P, H, W] in [0, 1]
     ) -> None:
-        """The next frame."""
+        """Add the next frame."""
         Image.fromarray(render).save(self._folder / f"{self._count}.jpg", quality=95, subsampling=0)
         for k, one in enumerate(relevancy):
             levels = (one * 255).round().astype(np.uint8)

@@ -215,7 +215,7 @@ def _of_user(data: Path) -> Path:
 
 
 def default_cache(data: Path) -> FeatureCache:
-    """The cache of a scene: `.vlmgs_cache/features` in its folder, or in the user's cache folder where that is read-only.
+    """Return the cache of a scene: `.vlmgs_cache/features` in its folder, or in the user's cache folder where that is read-only.
 
     Args:
         data: the scene's folder, or a file in it.
@@ -243,7 +243,7 @@ def default_cache(data: Path) -> FeatureCache:
 
 
 def caches_of(data: Path) -> list[FeatureCache]:
-    """The places where maps of a scene are: in its folder, in the user's cache folder, both or none.
+    """Return the places where maps of a scene are: in its folder, in the user's cache folder, both or none.
 
     Raises:
         InputError: the scene does not exist.

@@ -68,7 +68,7 @@ class PcaBasis:
 def pca_basis(
     features: Tensor,  # [N, D]
 ) -> PcaBasis:
-    """The three principal axes of the features. No chance in it, and each axis' largest entry is positive.
+    """Return the three principal axes of the features. No chance in it, and each axis' largest entry is positive.
 
     Without features (N = 0) every colour is grey.
     """

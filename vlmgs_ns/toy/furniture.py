@@ -48,7 +48,7 @@ class Kind:
 
 
 def stand(shape: Shape, material: Material, foot: Array, rotation: Array | None = None, lift: float = 0.0) -> Part:
-    """A part whose lowest point is ``lift`` metres above ``foot`` (world, [3])."""
+    """Return a part whose lowest point is ``lift`` metres above ``foot`` (world, [3])."""
     turn = np.eye(3) if rotation is None else rotation
     up = shape.support(-turn[2]) + lift
     return Part(shape, material, foot + np.array([0.0, 0.0, up]), turn)
@@ -160,7 +160,7 @@ def make_object(
     angle: float,
     foot: Array,  # [3]
 ) -> SceneObject:
-    """An object of a kind.
+    """Return an object of a kind.
 
     ``size`` is roughly its half width in metres, ``angle`` its turn about z in radians, ``foot`` the world point it
     stands on.
@@ -179,7 +179,7 @@ def make_object(
 
 
 def make_table(rng: np.random.Generator, height: float = 0.62) -> SceneObject:
-    """The table in the middle of the room, round or rectangular; its top is at ``height`` metres."""
+    """Return the table in the middle of the room, round or rectangular; its top is at ``height`` metres."""
     wood = Material("#9a6a3c", "#80552e", "wood", 0.14)
     leg = Material("#5f4027")
     foot = np.zeros(3)

@@ -24,7 +24,7 @@ _ATTEMPTS = 50
 
 
 def draw_room(rng: np.random.Generator) -> Room:
-    """A room of about 6 × 5 × 2.6 m: a table, three objects on it and seven around it, names and phrases unique."""
+    """Return a room of about 6 × 5 × 2.6 m: a table, three objects on it and seven around it, names and phrases unique."""
     half_x, half_y = float(rng.uniform(2.75, 3.0)), float(rng.uniform(2.35, 2.55))
     decor = draw_decor(rng, half_x, half_y)
     for _ in range(_ATTEMPTS):
@@ -63,7 +63,7 @@ def _furnish(rng: np.random.Generator, half_x: float, half_y: float) -> tuple[Sc
 
 
 def _draw_kinds(rng: np.random.Generator) -> list[Kind]:
-    """A kind per place; a kind comes at most once on the table and once on the floor."""
+    """Return a kind per place; a kind comes at most once on the table and once on the floor."""
     kinds: list[Kind] = []
     for place in _PLACES:
         taken = [k for k, p in zip(kinds, _PLACES, strict=False) if (p == "table") == (place == "table")]

@@ -31,7 +31,7 @@ class Pinhole:
 
     @classmethod
     def wide(cls, width: int, height: int) -> Pinhole:
-        """A camera whose longer side spans 70 degrees."""
+        """Return a camera whose longer side spans 70 degrees."""
         return cls(width, height, round(max(width, height) / 2 / float(np.tan(_HALF_FIELD)), 4))
 
     @property
@@ -59,7 +59,7 @@ class Viewpoint:
 
 
 def look_at(position: Array, target: Array, held_out: bool = False) -> Viewpoint:
-    """An upright camera at ``position`` [3] that looks at ``target`` [3], not straight up or down."""
+    """Return an upright camera at ``position`` [3] that looks at ``target`` [3], not straight up or down."""
     forward = (target - position) / np.linalg.norm(target - position)
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)

@@ -379,7 +379,7 @@ class Panel(ViewerControl):
 
 
 def error_message(error: Exception) -> str:
-    """An error in one line."""
+    """Return an error in one line."""
     text = " ".join(str(error).split()).removeprefix("Error: ")
     if isinstance(error, InputError):
         begin = text[:1].upper() if text.partition(" ")[0].isalpha() else text[:1]  # a path stays as it is

@@ -37,7 +37,7 @@ class ShownScene(Protocol):
         """Where the last round of guidance asked for more Gaussians; None where no round did."""
 
     def splats(self) -> Splats:
-        """The Gaussians after their activation functions, without gradients."""
+        """Return the Gaussians after their activation functions, without gradients."""
 
     def pinhole(self, camera: Cameras) -> Pinhole:
         """One nerfstudio camera at its full size."""
@@ -46,4 +46,4 @@ class ShownScene(Protocol):
         """Complete semantics. Raises an InputError that says how to add them, where there are none."""
 
     def gaussians(self) -> Gaussians:
-        """A copy of the Gaussians as files hold them, on the CPU."""
+        """Return a copy of the Gaussians as files hold them, on the CPU."""

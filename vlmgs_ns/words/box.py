@@ -40,7 +40,7 @@ class OrientedBox:
 
 @torch.no_grad()
 def oriented_box(splats: Splats) -> OrientedBox:
-    """The box around these Gaussians, all but `TAIL` of their mass on each side.
+    """Return the box around these Gaussians, all but `TAIL` of their mass on each side.
 
     Raises:
         ValueError: there are none.
@@ -72,7 +72,7 @@ def _quantile(
     weights: Tensor,  # [N] > 0
     share: float,
 ) -> Tensor:  # []
-    """The smallest value that holds this share of the weight at or below it."""
+    """Return the smallest value that holds this share of the weight at or below it."""
     order = values.argsort()
     below = weights[order].cumsum(0)
     # A hair less: of a hundred equal weights, one is 1 %, however the sum was rounded.
@@ -80,7 +80,7 @@ def _quantile(
 
 
 def _right_handed(axes: Tensor) -> Tensor:
-    """The same axes with signs that do not depend on the solver: the largest entry of the first two is positive."""
+    """Return the same axes with signs that do not depend on the solver: the largest entry of the first two is positive."""
     largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
     axes = axes * largest.sign()
     return torch.stack([axes[0], axes[1], torch.linalg.cross(axes[0], axes[1])])

@@ -47,7 +47,7 @@ class Neighbours:
         mask: Tensor,  # [N] bool
         allowed: Tensor,  # [N] bool
     ) -> Tensor:  # [N] bool
-        """The selected ones and all that can be reached from them through Gaussians that are allowed."""
+        """Return the selected ones and all that can be reached from them through Gaussians that are allowed."""
         self._check(mask=mask, allowed=allowed)
         labels = self.components(mask | allowed)
         return torch.isin(labels, labels[mask].unique())
@@ -57,7 +57,7 @@ class Neighbours:
         mask: Tensor,  # [N] bool
         allowed: Tensor,  # [N] bool
     ) -> Tensor:  # [N] bool
-        """The selected ones and those of the allowed that touch one of them: one step of `grow`."""
+        """Return the selected ones and those of the allowed that touch one of them: one step of `grow`."""
         self._check(mask=mask, allowed=allowed)
         beside = torch.from_numpy(self._touching @ mask.numpy().astype(np.int32) > 0)
         return mask | beside & allowed
@@ -66,7 +66,7 @@ class Neighbours:
         self,
         mask: Tensor,  # [N] bool
     ) -> Tensor:  # [N] int64
-        """The number of the connected part of the mask that a Gaussian is in, from 0; −1 outside the mask."""
+        """Return the number of the connected part of the mask that a Gaussian is in, from 0; −1 outside the mask."""
         self._check(mask=mask)
         labels = torch.full((self._count,), -1, dtype=torch.int64)
         ids = mask.numpy().nonzero()[0]

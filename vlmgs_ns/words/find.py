@@ -42,7 +42,7 @@ class Found:
         return self.masks.any(dim=1)
 
     def labels(self) -> Tensor:  # [N] int32
-        """The number of the phrase that selects a Gaussian, the more relevant one of several; −1 for none."""
+        """Return the number of the phrase that selects a Gaussian, the more relevant one of several; −1 for none."""
         if self.masks.shape[1] == 0:
             return torch.full((len(self.masks),), -1, dtype=torch.int32)
         best = self.relevancy.masked_fill(~self.masks, -1.0).argmax(dim=1)

@@ -22,7 +22,7 @@ def mass(splats: Splats) -> Tensor:  # [N]
 
 
 def spread(splats: Splats) -> Tensor:  # [N, 3, 3] float64
-    """A square root S of each covariance SᵀS: |S d| is the standard deviation along a unit vector d of the world."""
+    """Return a square root S of each covariance SᵀS: |S d| is the standard deviation along a unit vector d of the world."""
     w, x, y, z = normalize(splats.quats.double(), dim=1).unbind(1)
     own_axes = [
         [1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)],
