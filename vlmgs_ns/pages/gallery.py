@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from vlmgs_ns.evaluation.overlays import Picture, overlay
 from vlmgs_ns.evaluation.toy_labels import read_toy
+from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.pages.embed import LONGER_SIDE
 from vlmgs_ns.pages.held_out import evenly_spaced, to_bytes
 from vlmgs_ns.pages.query_pictures import found_picture
@@ -18,9 +19,6 @@ from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar
 from vlmgs_ns.words.query import Query
 from vlmgs_ns.words.question import Question, Survey
-
-if TYPE_CHECKING:
-    from vlmgs_ns.method.finished_run import OpenRun
 
 MOST_VIEWS = 24
 """Held-out views among which the one to show is chosen."""

@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from vlmgs_ns.evaluation.overlays import Picture
+from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.pages.held_out import to_bytes
 from vlmgs_ns.pages.query_film import Film
 from vlmgs_ns.pages.query_pictures import found_picture, relevancy_picture
@@ -31,14 +32,11 @@ from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar
 from vlmgs_ns.system.video import write_mp4
+from vlmgs_ns.words.box import OrientedBox
 from vlmgs_ns.words.place import Place, in_data
 from vlmgs_ns.words.query import Query, file_stem
 from vlmgs_ns.words.question import Look, Question, Survey
 from vlmgs_ns.words.sighting import Sighting
-
-if TYPE_CHECKING:
-    from vlmgs_ns.method.finished_run import OpenRun
-    from vlmgs_ns.words.box import OrientedBox
 
 VERSION = 1
 PAGE, ANSWER, RENDERS = "index.html", "query.json", "renders"

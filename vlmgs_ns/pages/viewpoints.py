@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.system.errors import InputError
 
 if TYPE_CHECKING:
     from nerfstudio.cameras.cameras import Cameras
-
-    from vlmgs_ns.method.finished_run import OpenRun
 
 HANDFUL = 12
 """Held-out photos to look from where none are chosen."""

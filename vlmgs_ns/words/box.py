@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.words.shape import EXTENT, mass, spread
-
-if TYPE_CHECKING:
-    from vlmgs_ns.splats.gaussians import Splats
 
 TAIL = 0.01
 """Share of the mass that may stick out of each side."""

@@ -6,16 +6,14 @@ part of an object; in a viewer of its own, where nothing covers them, both show.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from vlmgs_ns.splats.gaussians import Splats
+from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.shape import mass
-
-if TYPE_CHECKING:
-    from vlmgs_ns.splats.gaussians import Splats
-    from vlmgs_ns.words.connect import Neighbours
 
 LEAST_OPACITY = 0.1
 LEAST_SHARE = 0.1

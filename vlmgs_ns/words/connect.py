@@ -8,7 +8,6 @@ across it. Each is held only against its nearest by centre, `NEAREST` of them, w
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,10 +16,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.words.shape import EXTENT, spread
-
-if TYPE_CHECKING:
-    from vlmgs_ns.splats.gaussians import Splats
 
 NEAREST = 16
 _CHUNK = 65_536

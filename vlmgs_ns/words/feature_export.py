@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from vlmgs_ns.semantics.scene_semantics import SceneSemantics
-    from vlmgs_ns.words.find import Found
+from vlmgs_ns.semantics.scene_semantics import SceneSemantics
+from vlmgs_ns.words.find import Found
 
 _COLUMNS = 64
 """Dimensions that are computed at a time for all Gaussians, so that a million of them take megabytes."""

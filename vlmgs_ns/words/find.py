@@ -7,17 +7,14 @@ Gaussians that touch before it is held against the threshold, and what passes is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.words.clean import LEAST_OPACITY, LEAST_SHARE, cleaned
+from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.query import THRESHOLD
-
-if TYPE_CHECKING:
-    from vlmgs_ns.splats.gaussians import Splats
-    from vlmgs_ns.words.connect import Neighbours
 
 REACH_TO_REMOVE = 0.1
 """`reach` for an object that is taken out of a scene: its rim, where features mix with what is behind, would stay as a ghost."""

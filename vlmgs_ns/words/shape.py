@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-if TYPE_CHECKING:
-    from vlmgs_ns.splats.gaussians import Splats
+from vlmgs_ns.splats.gaussians import Splats
 
 EXTENT = 2.0
 """Standard deviations from its centre that count as a Gaussian's own."""
