@@ -3,6 +3,55 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
-# nerfstudio's torch.compile starts compiler processes as it is imported, which no test needs: three processor seconds a command.
-os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+import pytest
+
+from tests.console.forks import ForkServer
+
+ENVIRONMENT = {
+    # nerfstudio's torch.compile starts compiler processes and imports the compiler, which no test needs: five processor seconds a
+    # command.
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    # The workers share the cores already, and torch's threads wait by spinning.
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+for name, value in ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
+
+LONG_FILES = (
+    "tests/bench/test_ray.py",
+    "tests/commands/test_features.py",
+    "tests/commands/test_demo.py",
+    "tests/bench/test_bench.py",
+    "tests/nerfstudio/test_semantics.py",
+    "tests/nerfstudio/test_train.py",
+    "tests/nerfstudio/test_commands.py",
+    "tests/nerfstudio/test_docs.py",
+    "tests/nerfstudio/test_viewer.py",
+    "tests/nerfstudio/test_viewer_panel.py",
+    "tests/nerfstudio/test_inputs.py",
+    "tests/nerfstudio/test_guidance.py",
+    "tests/pages/test_report.py",
+    "tests/method/test_guided_scene.py",
+    "tests/rasterize/test_jit.py",
+)
+"""Files that take over 20 s, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long files first: workers take files in this order, and none is left alone with a long one at the end."""
+    places = {file: place for place, file in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Console scripts in forks; at the end of the session, none may have tried the network."""
+    server = ForkServer(tmp_path_factory.mktemp("fork_server"))
+    yield server
+    server.close()
+    attempts = server.network_log.read_text(encoding="utf-8") if server.network_log.exists() else ""
+    assert attempts == "", f"something tried the network:\n{attempts}"

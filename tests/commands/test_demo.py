@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import imageio_ffmpeg
 import pytest
 
+from tests.console.forks import ForkServer
 from vlmgs_ns.method import checkpoint
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
@@ -26,8 +28,14 @@ SMALL = (
 
 
 def run(name: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """The console script itself."""
     command = [str(SCRIPTS / name), *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def fork(server: ForkServer, name: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """The console script's function, ten seconds faster."""
+    return server.run([name, *map(str, args)], Path.cwd(), os.environ)
 
 
 @dataclass
@@ -88,11 +96,11 @@ def test_the_page_shows_every_held_out_view(demo: Result) -> None:
     assert text.count('data-kind="query-mask"') >= 3 and text.count("data:video/mp4") == 1
 
 
-def test_ns_eval_finds_the_same_metrics(demo: Result) -> None:
+def test_ns_eval_finds_the_same_metrics(demo: Result, fork_server: ForkServer) -> None:
     """Through the command that the demo prints: paths with spaces, a config that loads, schedules that fit the run."""
     (command,) = re.findall(r"^  ns-eval .*$", demo.stdout, flags=re.MULTILINE)
     name, *args = shlex.split(command)
-    done = run(name, *args)
+    done = fork(fork_server, name, *args)
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((demo.out / "eval.json").read_text(encoding="utf-8"))["results"]
     (demo.out / "eval.json").unlink()
@@ -100,11 +108,11 @@ def test_ns_eval_finds_the_same_metrics(demo: Result) -> None:
     assert results["ssim"] == pytest.approx(demo.metrics["ssim"], abs=1e-3)
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_a_second_demo_may_follow(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_checkpoint_and_a_second_demo_may_follow(tmp_path: Path, fork_server: ForkServer) -> None:
     out = tmp_path / "demo"
-    with (tmp_path / "log").open("w") as log:
-        command = [str(SCRIPTS / "vlmgs"), "demo", str(out), "--max-num-iterations", "1000000", *SMALL]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+    with (tmp_path / "log").open("wb") as log:
+        command = ["vlmgs", "demo", str(out), "--max-num-iterations", "1000000", *SMALL]
+        process = fork_server.start(command, tmp_path, os.environ, log, log)
     deadline = time.monotonic() + 120
     while not list(out.glob("outputs/*/*/*/dataparser_transforms.json")):  # written as training begins
         assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
@@ -118,16 +126,16 @@ def test_ctrl_c_leaves_a_checkpoint_and_a_second_demo_may_follow(tmp_path: Path)
     checkpoint.register_safe_globals()
     assert checkpoint.load(checkpoint.newest(folder))["pipeline"]
     assert not (out / "index.html").exists()
-    _report_of_a_stopped_run(folder.parent)
+    _report_of_a_stopped_run(folder.parent, fork_server)
 
-    done = run("vlmgs", "demo", out, "--max-num-iterations", 2, *SMALL)
+    done = fork(fork_server, "vlmgs", "demo", out, "--max-num-iterations", 2, *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list(out.glob("outputs/*/*/*/config.yml"))) == 2
 
 
-def _report_of_a_stopped_run(folder: Path) -> None:
-    """Through the console script: it shows what there is, and says what there is not."""
-    done = run("vlmgs", "render-report", folder, "--turntable-seconds", "0.1")
+def _report_of_a_stopped_run(folder: Path, server: ForkServer) -> None:
+    """It shows what there is, and says what there is not."""
+    done = fork(server, "vlmgs", "render-report", folder, "--turntable-seconds", "0.1")
     assert done.returncode == 0, done.stdout + done.stderr
     page = folder / "report.html"
     assert f"Wrote {page}" in done.stdout and "Rendering 3/3" in done.stdout

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
 import sysconfig
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.console.forks import ForkServer, Job
 from vlmgs_ns.toy.scene import write_scene
 
-HERE = Path(__file__).parent
 SMALL = (
     *("--pipeline.model.num-random", "300", "--viewer.quit-on-train-completion", "True", "--vis", "tensorboard"),
     *("--pipeline.model.semantics.enabled", "False"),
@@ -36,32 +31,14 @@ class Result:
 class Commands:
     """Runs nerfstudio's commands in ``cwd``; whatever tries to leave the machine fails and is logged."""
 
-    def __init__(self, cwd: Path) -> None:
-        self.cwd = cwd
-        self.network_log = cwd / "network.log"
-        self.env = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(HERE / "guard"), str(HERE.parents[1])]),
-            "VLMGS_NETWORK_LOG": str(self.network_log),
-            "PYTHONWARNINGS": "ignore",
-            "COLUMNS": "1000",
-        }
-        self._server: subprocess.Popen[str] | None = None
-
-    def argv(self, name: str, *args: object) -> list[str]:
-        return [str(Path(sysconfig.get_path("scripts")) / name), *map(str, args)]
-
-    def start(self, name: str, *args: object, output: Path) -> subprocess.Popen[bytes]:
-        """The console script itself, in the background."""
-        with output.open("wb") as file:
-            return subprocess.Popen(
-                self.argv(name, *args), cwd=self.cwd, env=self.env, stdin=subprocess.DEVNULL, stdout=file, stderr=file
-            )
+    def __init__(self, cwd: Path, server: ForkServer) -> None:
+        self.cwd, self.server = cwd, server
+        self.env = dict(server.env)
 
     def run(self, name: str, *args: object) -> Result:
         """The console script itself."""
         done = subprocess.run(
-            self.argv(name, *args),
+            [str(Path(sysconfig.get_path("scripts")) / name), *map(str, args)],
             cwd=self.cwd,
             env=self.env,
             stdin=subprocess.DEVNULL,
@@ -72,51 +49,23 @@ class Commands:
         )
         return Result(done.returncode, done.stdout.decode(errors="replace"))
 
-    def fork(self, name: str, *args: object, parse_only: bool = False) -> Result:
-        """The console script's function in a fork of a process that has imported nerfstudio: the same, ten seconds faster.
+    def start(self, name: str, *args: object, output: Path, parse_only: bool = False) -> Job:
+        """The console script's function in a fork of a process that has imported nerfstudio, in the background.
 
         With `parse_only` the command line is parsed and nothing is done; `name` may then be ``python``, with a script.
         """
-        if self._server is None:
-            self._server = subprocess.Popen(
-                [sys.executable, str(HERE / "fork_server.py")],
-                cwd=self.cwd,
-                # Neither OpenMP's threads nor CUDA survive a fork: with one thread and no device there is nothing to lose.
-                env={**self.env, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            self._answer()
-        assert self._server.stdin is not None
+        with output.open("wb") as file:
+            return self.server.start([name, *map(str, args)], self.cwd, self.env, file, file, parse_only)
+
+    def fork(self, name: str, *args: object, parse_only: bool = False) -> Result:
+        """As `start`, to its end: the console script ten seconds faster."""
         output = self.cwd / "fork_output.txt"
-        order = {"argv": [name, *map(str, args)], "cwd": str(self.cwd), "output": str(output), "parse_only": parse_only}
-        self._server.stdin.write(json.dumps(order) + "\n")
-        self._server.stdin.flush()
-        status = int(self._answer())
-        return Result(status, output.read_text(encoding="utf-8", errors="replace"))
-
-    def close(self) -> None:
-        if self._server is not None and self._server.stdin is not None:
-            self._server.stdin.close()
-            self._server.wait(timeout=30)
-
-    def _answer(self) -> str:
-        assert self._server is not None and self._server.stdout is not None
-
-        def too_late(number: int, frame: object) -> None:
-            raise TimeoutError("a nerfstudio command took over 300 s")
-
-        previous = signal.signal(signal.SIGALRM, too_late)
-        signal.alarm(300)
+        job = self.start(name, *args, output=output, parse_only=parse_only)
         try:
-            line = self._server.stdout.readline()
+            status = job.wait()
         finally:
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, previous)
-        assert line, "the fork server died"
-        return line.strip()
+            job.kill()
+        return Result(status, output.read_text(encoding="utf-8", errors="replace"))
 
 
 @pytest.fixture(scope="session")
@@ -125,13 +74,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def commands(work: Path) -> Iterator[Commands]:
-    """The commands; at the end of the session, nothing may have tried the network."""
-    runner = Commands(work)
-    yield runner
-    runner.close()
-    attempts = runner.network_log.read_text(encoding="utf-8") if runner.network_log.exists() else ""
-    assert attempts == "", f"something tried the network:\n{attempts}"
+def commands(work: Path, fork_server: ForkServer) -> Commands:
+    """The commands in `work`."""
+    return Commands(work, fork_server)
 
 
 @pytest.fixture(scope="session")

@@ -62,10 +62,9 @@ def test_eval(commands: Commands, trained: Run, work: Path) -> None:
 
 
 def test_interpolate_to_video_without_a_system_ffmpeg(commands: Commands, trained: Run, work: Path) -> None:
-    bare = {**commands.env, "PATH": str(work / "empty"), "XDG_CACHE_HOME": str(work / "cache")}
-    runner = Commands(work)
-    runner.env = bare
-    result = runner.run(
+    bare = Commands(work, commands.server)
+    bare.env |= {"PATH": str(work / "empty"), "XDG_CACHE_HOME": str(work / "cache")}
+    result = bare.fork(
         *("ns-render", "interpolate", "--load-config", trained.config, "--output-path", work / "interpolated.mp4"),
         *("--interpolation-steps", 3),
     )
@@ -88,8 +87,7 @@ def test_dataset_to_images(commands: Commands, trained: Run, work: Path) -> None
 
 @pytest.mark.parametrize("kind", ["video", "images"])
 def test_camera_path(commands: Commands, trained: Run, work: Path, path_file: Path, kind: str) -> None:
-    run = commands.run if kind == "video" else commands.fork
-    result = run(
+    result = commands.fork(
         *("ns-render", "camera-path", "--load-config", trained.config, "--camera-path-filename", path_file),
         *("--output-path", work / "path.mp4", "--output-format", kind, "--rendered-output-names", "rgb", "depth"),
     )

@@ -92,9 +92,9 @@ def test_a_server_that_dies_in_the_middle_costs_warnings(commands: Commands, sce
         return says('[{"bbox_2d": [100, 100, 600, 700], "label": "a thing"}]') if asked <= 2 else Reply(drop=True)
 
     server.behave = behave
-    own = Commands(commands.cwd)
+    own = Commands(commands.cwd, commands.server)
     own.env |= {"PYTHONWARNINGS": "default", "XDG_CACHE_HOME": str(tmp_path), "OPENAI_API_KEY": ""}
-    result = own.run(
+    result = own.fork(
         *("ns-train", "vlm-fastgs-lite", "--data", scene, "--max-num-iterations", 20, "--experiment-name", "dies", *SMALL),
         *(f"{GUIDANCE}.backend", "openai", f"{GUIDANCE}.base-url", server.url, f"{GUIDANCE}.retries", 0),
         *(f"{GUIDANCE}.blocking", "True", f"{GUIDANCE}.background.enabled", "False", f"{GUIDANCE}.novel.enabled", "False"),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.nerfstudio.conftest import SMALL, Commands, Run, run_of
+from tests.console.forks import Job
+from tests.nerfstudio.conftest import SMALL, Commands, Result, Run, run_of
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -75,15 +76,13 @@ def test_resuming_is_bit_exact(commands: Commands, scene: Path) -> None:
         *(*rounds("novel", 8, 7), *rounds("compare", 4, 9), "--pipeline.model.guidance.compare.enabled", "True"),
     )
 
-    def train(name: str, steps: int, *more: object) -> Run:
-        result = commands.run(
-            "ns-train", "vlm-fastgs-lite", *options, "--max-num-iterations", steps, "--experiment-name", name, *more
-        )
+    def train(name: str, steps: int, *more: object, run: Callable[..., Result] = commands.fork) -> Run:
+        result = run("ns-train", "vlm-fastgs-lite", *options, "--max-num-iterations", steps, "--experiment-name", name, *more)
         assert result.status == 0, result.output
         return run_of(commands, "vlm-fastgs-lite", name)
 
     straight = load(train("straight", half + rest).checkpoints[-1])
-    first = train("first", half)
+    first = train("first", half, run=commands.run)  # a process that shares nothing with the others, the order of sets neither
     assert [path.name for path in first.checkpoints] == ["step-000000016.ckpt"]
     second = load(train("second", rest, "--load-dir", first.folder / "nerfstudio_models").checkpoints[-1])
     assert second["step"] == straight["step"] == half + rest - 1
@@ -122,7 +121,7 @@ def test_ctrl_c_leaves_a_checkpoint(commands: Commands, scene: Path, work: Path)
     assert load(run_of(commands, "vlm-fastgs-lite", "went_on").checkpoints[-1])["step"] == state["step"] + 3
 
 
-def wait_for(output: Path, text: str, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+def wait_for(output: Path, text: str, process: Job, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if output.exists() and text in output.read_text(errors="replace"):

@@ -1,0 +1,113 @@
+"""Imports nerfstudio and the package once and runs each command line in a fork: a console script without ten seconds of import.
+
+Serves the Unix socket that its command line names until its standard input closes. A connection is one command: it sends JSON
+``{"argv": [...], "cwd": "…", "env": {...}, "parse_only": false}`` with the descriptors of standard output and standard error, and
+is answered with the process id and, at the end, the exit status.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NoReturn
+
+from parse_only import parse_only
+
+SCRIPTS = ("ns-train", "ns-eval", "ns-render", "ns-export", "ns-viewer", "vlmgs")
+MODULES = (
+    "vlmgs_ns.pages.demo", "vlmgs_ns.pages.query", "vlmgs_ns.bench.session", "vlmgs_ns.bench.measure", "vlmgs_ns.evaluation.trained",
+    "open_clip", "matplotlib.pyplot",
+)  # fmt: skip
+"""What commands import when they run."""
+
+
+def run_as_script(entrypoint: Callable[[], object]) -> NoReturn:
+    """End this process as Python ends a script; but no library tidies up threads that did not survive the fork."""
+    status: object = 1
+    try:
+        status = entrypoint()
+    except SystemExit as error:
+        status = error.code
+    except BaseException:
+        traceback.print_exc()
+    if isinstance(status, str):
+        print(status, file=sys.stderr)  # noqa: T201  (what the interpreter does)
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(status or 0) if isinstance(status, int | None) else 1)
+
+
+def fork_children() -> None:
+    """Let processes that the command starts through multiprocessing be forks too, of a process with everything imported."""
+    get_context = multiprocessing.get_context
+    setattr(multiprocessing, "get_context", lambda method=None: get_context("fork"))  # noqa: B010
+
+
+def become(order: dict[str, Any], scripts: dict[str, EntryPoint], outputs: list[int]) -> NoReturn:
+    """Be the process of an order."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for descriptor, target in zip(outputs, (1, 2), strict=True):
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["env"])
+    warnings.simplefilter(order["env"].get("PYTHONWARNINGS", "default"))
+    fork_children()
+    sys.argv = order["argv"]
+    if order["parse_only"]:
+        run_as_script(lambda: parse_only(sys.argv))
+    run_as_script(scripts[order["argv"][0]].load())
+
+
+def serve(connection: socket.socket, scripts: dict[str, EntryPoint]) -> None:
+    """Run one command in a child of this process and report its end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    message, outputs, _, _ = socket.recv_fds(connection, 1 << 18, 2)
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        become(json.loads(message), scripts, outputs)
+    connection.send(str(pid).encode())
+    _, status = os.waitpid(pid, 0)
+    connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def main(path: str) -> NoReturn:
+    scripts = {point.name: point for point in entry_points(group="console_scripts")}
+    for name in SCRIPTS:
+        scripts[name].load()
+    for module in MODULES:
+        importlib.import_module(module)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a process that has reported
+        print("ready", flush=True)  # noqa: T201
+        while True:
+            readable, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in readable:
+                os._exit(0)  # there is nothing to tidy up
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                try:
+                    serve(connection, scripts)
+                finally:
+                    os._exit(0)
+            connection.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
