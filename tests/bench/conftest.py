@@ -1,4 +1,4 @@
-"""A very small benchmark, carried out once by the real command, that tests of repeating and of Ray compare with."""
+"""A very small benchmark, carried out once by the real command, that tests of repeating compare with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.console.forks import ForkServer
 
 VLMGS = str(Path(sysconfig.get_path("scripts")) / "vlmgs")
 SPEC = """
@@ -47,10 +49,14 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def bench(folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
-    """`vlmgs bench` in a folder."""
+    """`vlmgs bench` in a folder, the console script itself."""
     argv = [VLMGS, "bench", *map(str, args)]
-    done = subprocess.run(argv, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=900, check=False)
-    return done
+    return subprocess.run(argv, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=900, check=False)
+
+
+def bench_fork(server: ForkServer, folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
+    """`vlmgs bench` whose runs need not import anything."""
+    return server.run(["vlmgs", "bench", *map(str, args)], folder, environment(folder))
 
 
 def rows_of(out: Path, name: str = "results.jsonl") -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.bench.conftest import VLMGS, bench, environment, measured, rows_of
+from tests.bench.conftest import bench, bench_fork, environment, measured, rows_of
+from tests.console.forks import ForkServer
 from vlmgs_ns.bench.plots import PLOTS
 
 Finished = tuple[Path, subprocess.CompletedProcess[str]]
@@ -65,11 +66,11 @@ def test_what_is_done_is_not_repeated(folder: Path, finished: Finished) -> None:
     assert [row["seed"] for row in rows_of(out)] == [0, 1]
 
 
-def test_a_killed_run_is_a_row_and_a_killed_benchmark_goes_on(folder: Path, finished: Finished) -> None:
+def test_a_killed_run_is_a_row_and_a_killed_benchmark_goes_on(folder: Path, finished: Finished, fork_server: ForkServer) -> None:
     out = folder / "killed"
     argv = ["bench", "small.yaml", "--out", "killed", "--only", "method=words,scene=room"]
-    with (folder / "killed.txt").open("w") as said:
-        process = subprocess.Popen([VLMGS, *argv], cwd=folder, env=environment(folder), stdout=said, stderr=said)
+    with (folder / "killed.txt").open("wb") as said:
+        process = fork_server.start(["vlmgs", *argv], folder, environment(folder), said, said)
 
     def training(seed: int) -> psutil.Process | None:
         """The process of a run, once it has begun to train."""
@@ -93,7 +94,7 @@ def test_a_killed_run_is_a_row_and_a_killed_benchmark_goes_on(folder: Path, fini
     assert states[1] == ("done", "") and states[2][0] == "waiting"
     kept = next(row for row in rows_of(out) if row["seed"] == 1)
 
-    done = bench(folder, *argv[1:])
+    done = bench_fork(fork_server, folder, *argv[1:])
     assert done.returncode == 0, done.stderr
     assert "3 runs, 1 done, 2 to do" in done.stdout
     rows = {row["seed"]: row for row in rows_of(out)}

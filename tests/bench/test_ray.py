@@ -11,29 +11,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.bench.conftest import VLMGS, environment, measured, rows_of
+from tests.bench.conftest import VLMGS, bench_fork, environment, measured, rows_of
 from tests.bench.test_bench import wait_for
+from tests.console.forks import ForkServer
 
 pytest.importorskip("ray")
 
-Finished = tuple[Path, subprocess.CompletedProcess[str]]
+RUNS = ("--only", "scene=room,seed=0")
 
 
-def test_a_killed_worker_loses_an_attempt_and_no_result(folder: Path, finished: Finished) -> None:
+def test_a_killed_worker_loses_an_attempt_and_no_result(folder: Path, fork_server: ForkServer) -> None:
+    bench_fork(fork_server, folder, "small.yaml", "--out", "here", *RUNS)
     out = folder / "on_ray"
-    argv = [
-        VLMGS,
-        "bench",
-        "small.yaml",
-        "--out",
-        "on_ray",
-        "--executor",
-        "ray",
-        "--jobs",
-        "2",
-        "--only",
-        "scene=room,seed=0,seed=1",
-    ]
+    argv = [VLMGS, "bench", "small.yaml", "--out", "on_ray", "--executor", "ray", "--jobs", "2", *RUNS]
     with (folder / "ray.txt").open("w") as said:
         process = subprocess.Popen(argv, cwd=folder, env=environment(folder), stdout=said, stderr=said)
 
@@ -52,9 +42,9 @@ def test_a_killed_worker_loses_an_attempt_and_no_result(folder: Path, finished: 
     text = (folder / "ray.txt").read_text(encoding="utf-8")
     assert begun and "on a Ray cluster on this machine: 2 cores" in text
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, "a cluster of our own serves this machine alone"
-    rows = {(row["method"], row["seed"]): row for row in rows_of(out)}
-    local = {(row["method"], row["seed"]): row for row in rows_of(folder, "undisturbed.jsonl") if row["scene"] == "room"}
-    assert rows.keys() == local.keys()
+    rows = {row["method"]: row for row in rows_of(out)}
+    local = {row["method"]: row for row in rows_of(folder / "here")}
+    assert rows.keys() == local.keys() == {"words", "unreachable"} and local["words"]["status"] == "done"
     for key, row in rows.items():
         assert row["address"] == local[key]["address"] and row["status"] == local[key]["status"], text
         if row["status"] == "done":

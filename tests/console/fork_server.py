@@ -25,8 +25,8 @@ from parse_only import parse_only
 
 SCRIPTS = ("ns-train", "ns-eval", "ns-render", "ns-export", "ns-viewer", "vlmgs")
 MODULES = (
-    "vlmgs_ns.pages.demo", "vlmgs_ns.pages.query", "vlmgs_ns.bench.session", "vlmgs_ns.bench.measure", "vlmgs_ns.evaluation.trained",
-    "open_clip", "matplotlib.pyplot",
+    "vlmgs_ns.pages.demo", "vlmgs_ns.pages.query", "vlmgs_ns.evaluation.trained",
+    "vlmgs_ns.bench.session", "vlmgs_ns.bench.measure", "open_clip", "matplotlib.pyplot",
 )  # fmt: skip
 """What commands import when they run."""
 
