@@ -29,6 +29,7 @@ MODULES = (
     "vlmgs_ns.bench.session", "vlmgs_ns.bench.measure", "open_clip", "matplotlib.pyplot",
 )  # fmt: skip
 """What commands import when they run."""
+ENVIRONMENT = dict(os.environ)
 
 
 def run_as_script(entrypoint: Callable[[], object]) -> NoReturn:
@@ -54,6 +55,13 @@ def fork_children() -> None:
     setattr(multiprocessing, "get_context", lambda method=None: get_context("fork"))  # noqa: B010
 
 
+def change_environment(wanted: dict[str, str], start: dict[str, str]) -> None:
+    """Make the environment `wanted` where that differs from this server's at its `start`; what imports changed stays."""
+    for name in start.keys() - wanted.keys():
+        os.environ.pop(name, None)
+    os.environ.update({name: value for name, value in wanted.items() if start.get(name) != value})
+
+
 def become(order: dict[str, Any], scripts: dict[str, EntryPoint], outputs: list[int]) -> NoReturn:
     """Be the process of an order."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -61,8 +69,7 @@ def become(order: dict[str, Any], scripts: dict[str, EntryPoint], outputs: list[
         os.dup2(descriptor, target)
         os.close(descriptor)
     os.chdir(order["cwd"])
-    os.environ.clear()
-    os.environ.update(order["env"])
+    change_environment(order["env"], ENVIRONMENT)
     warnings.simplefilter(order["env"].get("PYTHONWARNINGS", "default"))
     fork_children()
     sys.argv = order["argv"]

@@ -64,7 +64,7 @@ def test_eval(commands: Commands, trained: Run, work: Path) -> None:
 def test_interpolate_to_video_without_a_system_ffmpeg(commands: Commands, trained: Run, work: Path) -> None:
     bare = Commands(work, commands.server)
     bare.env |= {"PATH": str(work / "empty"), "XDG_CACHE_HOME": str(work / "cache")}
-    result = bare.fork(
+    result = bare.run(
         *("ns-render", "interpolate", "--load-config", trained.config, "--output-path", work / "interpolated.mp4"),
         *("--interpolation-steps", 3),
     )
@@ -74,7 +74,7 @@ def test_interpolate_to_video_without_a_system_ffmpeg(commands: Commands, traine
 
 
 def test_dataset_to_images(commands: Commands, trained: Run, work: Path) -> None:
-    result = commands.run(
+    result = commands.fork(
         *("ns-render", "dataset", "--load-config", trained.config, "--output-path", work / "dataset"),
         *("--rendered-output-names", "rgb", "depth", "accumulation", "gt-rgb", "raw-depth", "--image-format", "png"),
     )
