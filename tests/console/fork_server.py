@@ -11,6 +11,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -23,12 +24,9 @@ from typing import Any, NoReturn
 
 from parse_only import parse_only
 
+import vlmgs_ns
+
 SCRIPTS = ("ns-train", "ns-eval", "ns-render", "ns-export", "ns-viewer", "vlmgs")
-MODULES = (
-    "vlmgs_ns.pages.demo", "vlmgs_ns.pages.query", "vlmgs_ns.evaluation.trained",
-    "vlmgs_ns.bench.session", "vlmgs_ns.bench.measure", "open_clip", "matplotlib.pyplot",
-)  # fmt: skip
-"""What commands import when they run."""
 ENVIRONMENT = dict(os.environ)
 
 
@@ -95,8 +93,8 @@ def main(path: str) -> NoReturn:
     scripts = {point.name: point for point in entry_points(group="console_scripts")}
     for name in SCRIPTS:
         scripts[name].load()
-    for module in MODULES:
-        importlib.import_module(module)
+    for module in pkgutil.walk_packages(vlmgs_ns.__path__, "vlmgs_ns."):
+        importlib.import_module(module.name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(path)
         listener.listen()

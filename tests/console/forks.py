@@ -121,7 +121,6 @@ class ForkServer:
             env={**self.env, **SAFE_TO_FORK},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
             text=True,
         )
         assert self._process.stdout is not None
