@@ -13,12 +13,12 @@ import multiprocessing
 import os
 import pkgutil
 import select
-import signal
 import socket
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NoReturn
 
@@ -78,7 +78,6 @@ def become(order: dict[str, Any], scripts: dict[str, EntryPoint], outputs: list[
 
 def serve(connection: socket.socket, scripts: dict[str, EntryPoint]) -> None:
     """Run one command in a child of this process and report its end."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     message, outputs, _, _ = socket.recv_fds(connection, 1 << 18, 2)
     pid = os.fork()
     if pid == 0:
@@ -87,6 +86,13 @@ def serve(connection: socket.socket, scripts: dict[str, EntryPoint]) -> None:
     connection.send(str(pid).encode())
     _, status = os.waitpid(pid, 0)
     connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def reap() -> None:
+    """Let go of children that have ended."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def main(path: str) -> NoReturn:
@@ -98,10 +104,10 @@ def main(path: str) -> NoReturn:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(path)
         listener.listen()
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a process that has reported
         print("ready", flush=True)  # noqa: T201
         while True:
             readable, _, _ = select.select([listener, sys.stdin], [], [])
+            reap()
             if sys.stdin in readable:
                 os._exit(0)  # there is nothing to tidy up
             connection, _ = listener.accept()
