@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.console.forks import ForkServer
 
@@ -55,3 +56,8 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer
     server.close()
     attempts = server.network_log.read_text(encoding="utf-8") if server.network_log.exists() else ""
     assert attempts == "", f"something tried the network:\n{attempts}"
+
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")

@@ -23,10 +23,18 @@ def test_the_default_is_the_table_of_the_method() -> None:
         "background": [8000, 10_000, 12_000],
         "novel": [14_000, 16_000],
     }
-    assert (config.prune_protection, config.densify_factor) == (2000, 2)
+    assert (config.prune_protection, config.strength) == (2000, 3.0)
     assert (config.detail.max_points, config.background.max_points) == (2000, 8000)
     assert {config.phase(name).views for name in ("detail", "background", "novel")} == {5}
     assert config.last_step() == 18_000
+
+
+def test_a_model_is_asked_for_words_only_where_there_are_some() -> None:
+    off = {name: PhaseSchedule(enabled=False) for name in ("detail", "background", "novel")}
+    assert due_steps(resolve(GuidanceConfig(instruct="the cup", **off), 100), 100) == {"ground": [0, 10, 20, 30, 40, 50, 60]}
+    assert resolve(GuidanceConfig(instruct="the cup", **off), 100).last_step() == 70
+    for config in (GuidanceConfig(instruct=" "), GuidanceConfig(instruct="the cup", enabled=False)):
+        assert "ground" not in due_steps(resolve(config, 100), 100)
 
 
 def test_a_short_run_has_every_phase_too() -> None:

@@ -48,6 +48,11 @@ def test_prompts_say_what_the_method_asks(phase: Phase, words: list[str]) -> Non
     assert not [word for word in words if word not in text]
 
 
+def test_the_users_words_are_asked_for_as_they_are() -> None:
+    text = prompt("ground", "thousandths", 640, 480, "the {odd} cup; its handle")
+    assert "the {odd} cup; its handle" in text and "at most 8 boxes" in text
+
+
 @pytest.mark.parametrize("coordinates", COORDINATES)
 def test_phases_are_told_apart(coordinates: Coordinates) -> None:
     assert len({prompt(phase, coordinates, 640, 480) for phase in PHASES}) == len(PHASES)

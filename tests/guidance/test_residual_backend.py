@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from vlmgs_ns.guidance.backends.residual import ResidualBackend
+from vlmgs_ns.guidance.backends.residual import PHASES, ResidualBackend
 from vlmgs_ns.guidance.question import Answer, Backend, Evidence, Phase, Question
 from vlmgs_ns.guidance.regions import LIMITS, limit
 from vlmgs_ns.guidance.reply import Box, parse
@@ -367,7 +367,7 @@ def mirrored(maps: dict[str, Any]) -> dict[str, Any]:
     return flipped | {"subject": (1 - maps["subject"][0], maps["subject"][1])}
 
 
-@pytest.mark.parametrize("phase", get_args(Phase))
+@pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_mirrored_picture_gives_mirrored_boxes_within_limits(phase: Phase, seed: int) -> None:
     maps = scene(seed)
@@ -379,7 +379,7 @@ def test_a_mirrored_picture_gives_mirrored_boxes_within_limits(phase: Phase, see
     assert [b.label for b in found] == [b.label for b in boxes]
 
 
-@pytest.mark.parametrize("phase", get_args(Phase))
+@pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 1), (2, 3), (9, 9)])
 @pytest.mark.parametrize("value", [0.0, 0.5, np.nan, np.inf, -1.0])
 def test_tiny_pictures_and_broken_numbers_are_answered(phase: Phase, size: tuple[int, int], value: float) -> None:
@@ -393,7 +393,7 @@ def test_tiny_pictures_and_broken_numbers_are_answered(phase: Phase, size: tuple
     assert json.dumps(answer.details)
 
 
-@pytest.mark.parametrize("phase", get_args(Phase))
+@pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("missing", ["photo", "earlier", "depth", "coverage", "disagreement", "subject"])
 def test_any_evidence_may_be_missing_or_of_another_size(phase: Phase, missing: str) -> None:
     maps = scene(0)
@@ -414,11 +414,16 @@ def test_a_question_without_a_picture_costs_only_its_own_answer(pictures: tuple[
     assert bad.text is None and "no picture" in str(bad.error) and fine.text is not None
 
 
+def test_words_are_beyond_it() -> None:
+    answer = ask("ground", np.zeros((H, W, 3), np.uint8))
+    assert answer.text is None and "nothing is found by its words" in str(answer.error)
+
+
 def test_evidence_is_not_changed() -> None:
     maps = scene(1)
     kept = {name: np.array(value) for name, value in maps.items()}
     render = maps.pop("render")
-    for phase in get_args(Phase):
+    for phase in PHASES:
         ask(phase, render, **maps)
     assert all(np.array_equal(kept[name], value, equal_nan=True) for name, value in maps.items())
 

@@ -77,7 +77,7 @@ def test_nothing_is_planted_while_renders_are_dim(scene: SmallScene, monkeypatch
     assert planted == [] and chosen(state).any() and guide.tally.added == 0
     scene.dim = False
     guide.step(10, scene, state)
-    assert planted == list(range(6)) and state["planted"] == 6
+    assert planted == list(range(6)) and guide.tally.added == 6
 
 
 def test_every_step_has_its_own_budget_of_planting(scene: SmallScene) -> None:

@@ -449,13 +449,13 @@ def test_strategies_take_their_thresholds_from_the_settings() -> None:
     settings: dict[str, Any] = {
         "run_length": 1000, "refine_every": 20, "reset_alpha_every": 4, "warmup_length": 0.1, "cull_alpha_thresh": 0.03,
         "pause_after_reset": 7, "importance_thresh": 2.0, "max_gaussians": 999,
-        "guidance": GuidanceConfig(growth=0.25, prune_protection=123),
+        "guidance": GuidanceConfig(strength=0.25, keep_background=0.75),
     }  # fmt: skip
     ours = build(cloud(), **settings).strategy
     assert isinstance(ours, FastGSStrategy)
     assert (ours.refine_every, ours.reset_every, ours.refine_start_iter, ours.refine_stop_iter) == (20, 80, 100, 750)
     assert (ours.prune_opa, ours.pause_refine_after_reset, ours.importance_threshold) == (0.03, 7, 2.0)
-    assert (ours.max_gaussians, ours.focus_growth, ours.focus_protection) == (999, 0.25, 123)
+    assert (ours.max_gaussians, ours.focus_strength, ours.focus_background) == (999, 0.25, 0.75)
     default = build(cloud(), **settings, densification="default").strategy
     assert type(default) is DefaultStrategy
     assert (default.refine_every, default.reset_every, default.prune_opa, default.absgrad) == (20, 80, 0.03, True)

@@ -1,6 +1,7 @@
-"""Gaussians that become several, and new ones from nowhere, without brightening the picture.
+"""Gaussians that become two, and new ones from nowhere; a picture of the scene stays as it is.
 
-Built on gsplat's `duplicate`, which keeps optimisers and the strategy's state aligned; the copies are then moved in place.
+Built on gsplat's `duplicate`, which keeps optimisers and the strategy's state aligned; parents and copies are then changed in
+place. gsplat's own clone stacks a second Gaussian of the same opacity, and its split moves both children at random.
 """
 
 from __future__ import annotations
@@ -11,73 +12,71 @@ from typing import Any
 import torch
 from gsplat.strategy.ops import duplicate
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, one_hot
 
-SHRINK = 1.6
-"""3DGS' divisor of the size of the two children of a split."""
+ALONG, ACROSS = 0.6, 0.8
+"""Size of a split's children along the axis that is split and across it, as fractions of their parent's."""
+SHIFT = 0.85 * math.sqrt(1 - ALONG**2)
+"""How far they move to either side, in standard deviations of their parent; at sqrt(1 - ALONG²) they would keep its variance."""
+DIM = 0.9
+"""Their opacity, as a fraction of their parent's."""
 
 Params = Any  # dict or ParameterDict of name → Parameter, as gsplat's strategies take it
 
 
 def shared_opacity(
     opacity: Tensor,  # [...]
-    count: int,
 ) -> Tensor:
-    """o' with 1 - (1 - o')^count = opacity: `count` splats of it in one place cover what one did (arXiv 2404.06109, eq. 8)."""
-    return 1 - (1 - opacity) ** (1 / count)
+    """Opacity of two splats in one place that together cover what one did (arXiv 2404.06109, eq. 8)."""
+    return 1 - (1 - opacity).sqrt()
 
 
-def relocated_scale(
+def shared_scale(
     opacity: Tensor,  # [...] before
-    count: int,
 ) -> Tensor:
-    """Factor for the size of `count` copies in one place that share the opacity: they keep its integral (3DGS-MCMC, eq. 9)."""
-    shared = shared_opacity(opacity, count)
-    total = torch.zeros_like(opacity)
-    for i in range(1, count + 1):
-        for k in range(i):
-            total += math.comb(i - 1, k) * (-1) ** k * shared ** (k + 1) / math.sqrt(k + 1)
-    return torch.where(opacity > 0, opacity / total.clamp_min(1e-12), torch.ones_like(opacity))
+    """Factor for the size of two copies in one place that share the opacity: they keep its integral (3DGS-MCMC, eq. 9)."""
+    shared = shared_opacity(opacity)
+    return torch.where(opacity > 0, opacity / (2 * shared - shared**2 / math.sqrt(2)).clamp_min(1e-12), torch.ones_like(opacity))
 
 
 @torch.no_grad()
-def multiply(
+def clone(
     params: Params,
     optimizers: dict[str, torch.optim.Optimizer],
     state: dict[str, Any],
     chosen: Tensor,  # [N] bool
-    large: Tensor,  # [N] bool: split these, clone the others
-    factor: int = 2,
-) -> Tensor:
-    """Each chosen Gaussian becomes `factor`: large ones smaller and apart, small ones in place. Which rows are theirs. [N'] bool.
-
-    Opacities are shared out, so that what lies behind shows through as before; a split's children have their parent's size
-    divided by 1.6 for two (0.8 · factor in general, as in 3DGS), clones just keep the integral.
-    """
-    parents = torch.nonzero(chosen).squeeze(1)
-    count = len(chosen)
-    rows = [parents]
-    for k in range(factor - 1):
-        everyone = torch.zeros(count + k * len(parents), dtype=torch.bool, device=chosen.device)
-        everyone[parents] = True
-        if len(parents):
-            duplicate(params, optimizers, state, everyone)
-        rows.append(torch.arange(len(parents), device=chosen.device) + len(everyone))
-    theirs = torch.zeros(len(params["means"]), dtype=torch.bool, device=chosen.device)
-    if factor < 2 or not len(parents):
-        return theirs
+) -> None:
+    """Put a copy beside each chosen Gaussian, in the same place; the two share its opacity, and what its optimisers know stays
+    with the first, so that they come apart."""
+    if not chosen.any():
+        return
+    parents, copies = _double(params, optimizers, state, chosen)
     opacity = params["opacities"][parents].sigmoid()
-    size, quats = params["scales"][parents].exp(), normalize(params["quats"][parents], dim=-1)
-    divide = large[parents][:, None]
-    smaller = torch.where(divide, torch.full_like(opacity, SHRINK / 2 * factor).reciprocal(), relocated_scale(opacity, factor))
-    offsets = torch.randn(factor, len(parents), 3, device=chosen.device) * size * divide
-    for row, offset in zip(rows, offsets, strict=True):
-        params["means"].data[row] += rotate(quats, offset)
-        params["scales"].data[row] = (size * smaller).log()
-        params["opacities"].data[row] = torch.logit(shared_opacity(opacity, factor).clamp(1e-6, 1 - 1e-6))
-        theirs[row] = True
-    _forget(params, optimizers, theirs)
-    return theirs
+    for rows in (parents, copies):
+        params["opacities"].data[rows] = _logit(shared_opacity(opacity))
+        params["scales"].data[rows] += shared_scale(opacity).log()
+
+
+@torch.no_grad()
+def split(
+    params: Params,
+    optimizers: dict[str, torch.optim.Optimizer],
+    state: dict[str, Any],
+    chosen: Tensor,  # [N] bool
+) -> None:
+    """Cut each chosen Gaussian in two across its longest axis."""
+    if not chosen.any():
+        return
+    parents, copies = _double(params, optimizers, state, chosen)
+    size = params["scales"][parents].exp()
+    longest = one_hot(size.argmax(dim=-1), 3).to(size)  # [M, 3]
+    shift = rotate(normalize(params["quats"][parents], dim=-1), SHIFT * size * longest)
+    opacity = _logit(DIM * params["opacities"][parents].sigmoid())
+    for rows, side in ((parents, 1), (copies, -1)):
+        params["means"].data[rows] += side * shift
+        params["scales"].data[rows] += math.log(ALONG) * longest + math.log(ACROSS) * (1 - longest)
+        params["opacities"].data[rows] = opacity
+    _forget(params, optimizers, parents)
 
 
 @torch.no_grad()
@@ -112,6 +111,22 @@ def rotate(
     w, axis = quats[:, :1], quats[:, 1:]
     twice = 2 * torch.linalg.cross(axis, vectors)
     return vectors + w * twice + torch.linalg.cross(axis, twice)
+
+
+def _double(
+    params: Params,
+    optimizers: dict[str, torch.optim.Optimizer],
+    state: dict[str, Any],
+    chosen: Tensor,  # [N] bool
+) -> tuple[Tensor, Tensor]:  # [M], [M]
+    """Duplicate the chosen; rows of the parents and of their copies, of which the optimisers know nothing yet."""
+    parents = torch.nonzero(chosen).squeeze(1)
+    duplicate(params, optimizers, state, chosen)
+    return parents, len(chosen) + torch.arange(len(parents), device=chosen.device)
+
+
+def _logit(opacity: Tensor) -> Tensor:
+    return torch.logit(opacity.clamp(1e-6, 1 - 1e-6))
 
 
 def _forget(params: Params, optimizers: dict[str, torch.optim.Optimizer], rows: Tensor) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from gsplat.strategy import DefaultStrategy
-from gsplat.strategy.ops import duplicate, remove, reset_opa, split
+from gsplat.strategy.ops import remove, reset_opa
 from torch import Tensor
 
 from vlmgs_ns.densify import wishes
-from vlmgs_ns.densify.births import multiply
+from vlmgs_ns.densify.births import clone, split
 from vlmgs_ns.densify.budget import draw_half, keep_highest
 from vlmgs_ns.densify.scores import Scores
 
@@ -35,9 +35,7 @@ class Densification:
     split: int = 0
     pruned: int = 0
     focused: int = 0
-    """Births among those that guidance chose."""
-    planted: int = 0
-    """Gaussians that guidance planted since the round before."""
+    """Clones and splits among those in focus."""
     doomed: int = 0
     """Pruned because guidance judged them false."""
     refused: int = 0
@@ -51,8 +49,8 @@ class FastGSStrategy(DefaultStrategy):
     """Thresholds of FastGS; steps count iterations of this run. The running state is a dict that the caller owns.
 
     Beside gsplat's, the state holds per Gaussian: `absgrad2d` (running sum), `importance` and `pruning` (scores of the last
-    round) and `protected_until` (the step before which it is not pruned). Guidance adds its `Wishes`, which the next round
-    fulfils and clears. `final_count` is the count after the last birth.
+    round) and `protected_until` (the step before which it is not pruned). Guidance adds its `Wishes`, which
+    stay in force, fading. `final_count` is the count after the last birth.
     """
 
     prune_opa: float = 0.005
@@ -88,12 +86,10 @@ class FastGSStrategy(DefaultStrategy):
     """The most Gaussians that one round adds."""
     min_gaussians: int = 64
     """Pruning leaves at least this many, and at least half of what there is."""
-    focus_factor: int = 2
-    """How many Gaussians one in focus becomes."""
-    focus_growth: float = 1.0
-    """Births that guidance may choose, as a multiple of those that FastGS alone would have had in that round."""
-    focus_protection: int = 2000
-    """Steps for which what a focus added is not pruned."""
+    focus_strength: float = 3.0
+    """Factor on the priority of a candidate that is wholly in focus."""
+    focus_background: float = 0.5
+    """Share of the births which FastGS would have out of focus that stay there whatever is in focus."""
     history: list[Densification] = field(default_factory=list, repr=False, compare=False)
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
@@ -141,18 +137,19 @@ class FastGSStrategy(DefaultStrategy):
         """
         if step < self.refine_stop_iter:
             self._update_state(params, state, info)
-            if self._is_round(step):
+            if self.is_round(step):
                 self._densify(params, optimizers, state, step, scorer)
             if self._is_reset(step):
                 reset_opa(params, optimizers, state, value=self.reset_opacity)
             return
         state.setdefault("final_count", len(params["means"]))
-        if wishes.has_focus(state) or self._is_final_round(step):
+        if wishes.are_waiting(state) or self._is_final_round(step):
             self._final_round(params, optimizers, state, step, scorer)
 
-    def _is_round(self, step: int) -> bool:
+    def is_round(self, step: int) -> bool:
+        """Return whether Gaussians are born and die at this step."""
         return (
-            step > self.refine_start_iter
+            self.refine_start_iter < step < self.refine_stop_iter
             and step % self.refine_every == 0
             and step % self.reset_every >= self.pause_refine_after_reset
         )
@@ -178,6 +175,7 @@ class FastGSStrategy(DefaultStrategy):
         self._score(state, scorer)
         report = Densification(step)
         self._grow(params, optimizers, state, report, has_scores=scorer is not None)
+        wishes.fade(state)
         doomed = self._take_doomed(params, state, step)
         candidates = params["opacities"].flatten().sigmoid() < self.prune_opa
         if step > self.reset_every:
@@ -209,17 +207,9 @@ class FastGSStrategy(DefaultStrategy):
         report: Densification,
         has_scores: bool,
     ) -> None:
-        clone, divide, priority = self._candidates(params, state, has_scores)
-        if wishes.has_focus(state):
-            # guidance says where, not how many: births elsewhere make room for those in focus and for what was planted
-            asked = int((clone | divide).sum())
-            report.planted = wishes.take_planted(state)
-            allowed = max(0, round(self.focus_growth * asked) - report.planted)
-            focused = self._grow_focused(params, optimizers, state, report, has_scores, allowed)
-            clone, divide, priority = self._candidates(params, state, has_scores)
-            chosen = keep_highest(clone | divide, priority, max(0, asked - focused - report.planted))
-            clone, divide = clone & chosen, divide & chosen
-        self.grow(params, optimizers, state, clone, divide, priority, report)
+        small, large, priority = self._candidates(params, state, has_scores)
+        places = min(self.max_new_per_round, self.max_gaussians - len(small))
+        self.grow(params, optimizers, state, small, large, priority, places, report)
 
     def _candidates(self, params: Params, state: dict[str, Any], has_scores: bool) -> tuple[Tensor, Tensor, Tensor]:
         """What FastGS would clone and split, and how urgently. [N] bool, [N] bool, [N]."""
@@ -240,32 +230,6 @@ class FastGSStrategy(DefaultStrategy):
     def _is_small(self, params: Params, state: dict[str, Any]) -> Tensor:  # [N] bool
         return params["scales"].exp().amax(dim=-1) <= self.grow_scale3d * state["scene_scale"]
 
-    @torch.no_grad()
-    def _grow_focused(
-        self,
-        params: Params,
-        optimizers: dict[str, torch.optim.Optimizer],
-        state: dict[str, Any],
-        report: Densification,
-        has_scores: bool,
-        allowed: int,
-    ) -> int:
-        """Multiply what guidance chose, where errors confirm that something is missing; the births, at most those allowed."""
-        focus = wishes.take_focus(state)
-        candidates = focus > 0
-        if has_scores and self.consistent_growth:
-            candidates &= state["importance"] > 0
-        births = max(1, self.focus_factor - 1)
-        places = min(allowed, self.max_new_per_round - report.planted, self.max_gaussians - len(focus)) // births
-        chosen = keep_highest(candidates, focus.double() * (1 + state["importance"].double()), places)
-        theirs = multiply(params, optimizers, state, chosen, ~self._is_small(params, state), self.focus_factor)
-        state["protected_until"][theirs] = report.step + self.focus_protection
-        for key in ("grad2d", "absgrad2d"):
-            state[key][theirs] = 0  # once per round
-        report.focused = int(chosen.sum()) * (self.focus_factor - 1)
-        report.refused += int(candidates.sum() - chosen.sum())
-        return report.focused
-
     def _take_doomed(self, params: Params, state: dict[str, Any], step: int) -> Tensor:
         """What guidance judged false and nothing protects; the wish is then fulfilled. [N] bool."""
         doomed = wishes.take_doomed(state)
@@ -279,25 +243,32 @@ class FastGSStrategy(DefaultStrategy):
         params: Params,
         optimizers: dict[str, torch.optim.Optimizer],
         state: dict[str, Any],
-        clone: Tensor,  # [N] bool
-        divide: Tensor,  # [N] bool
+        small: Tensor,  # [N] bool: to be cloned
+        large: Tensor,  # [N] bool: to be split
         priority: Tensor,  # [N]
+        places: int,
         report: Densification,
     ) -> None:
-        """Clone and split (each adds one Gaussian) the candidates of highest priority that the budget allows."""
-        places = min(self.max_new_per_round - report.focused - report.planted, self.max_gaussians - len(clone))
-        wanted = clone | divide
-        chosen = keep_highest(wanted, priority, places)
-        clone, divide = clone & chosen, divide & chosen & ~clone
-        report.refused += int(wanted.sum() - chosen.sum())
-        report.cloned += int(clone.sum())
-        report.split += int(divide.sum())
-        if clone.any():
-            duplicate(params, optimizers, state, clone)
-            divide = torch.cat([divide, divide.new_zeros(int(clone.sum()))])
-        if divide.any():
-            split(params, optimizers, state, divide, revised_opacity=self.revised_opacity)
+        """Clone and split (each adds one Gaussian) the candidates of highest priority, as many as there are places.
 
+        What is in focus comes sooner, by `focus_strength`; how many are born does not depend on it.
+        """
+        wanted = small | large
+        chosen = keep_highest(wanted, priority, places)
+        focus = wishes.in_force(state)
+        if focus is not None:
+            outside = wanted & (focus == 0)
+            kept = keep_highest(outside, priority, int(self.focus_background * int((chosen & outside).sum())))
+            sooner = priority * (1 + (self.focus_strength - 1) * focus.double())
+            chosen = kept | keep_highest(wanted & ~kept, sooner, places - int(kept.sum()))
+            report.focused = int((chosen & (focus > 0)).sum())
+        small, large = small & chosen, large & chosen & ~small
+        report.refused = int(wanted.sum() - chosen.sum())
+        report.cloned, report.split = int(small.sum()), int(large.sum())
+        clone(params, optimizers, state, small)
+        split(params, optimizers, state, torch.cat([large, large.new_zeros(report.cloned)]))
+
+    @torch.no_grad()
     def _final_round(
         self,
         params: Params,
@@ -319,10 +290,16 @@ class FastGSStrategy(DefaultStrategy):
             candidates &= state["protected_until"] <= step
         report.doomed = int((doomed & ~candidates).sum())
         report.pruned = self._remove(params, optimizers, state, candidates | doomed)
-        if wishes.has_focus(state):
-            # births take the places of what was pruned since they ended, so that the count is never above what it was then
-            allowed = state["final_count"] - len(params["means"])
-            self._grow_focused(params, optimizers, state, report, scorer is not None, allowed)
+        focus = wishes.in_force(state)
+        if focus is not None and wishes.are_waiting(state):
+            # births take the places of what was pruned since they ended, so that the count is never above what it was then;
+            # gradients are not kept any more: errors that several views confirm must do
+            candidates, small = focus > 0, self._is_small(params, state)
+            if scorer is not None and self.consistent_growth:
+                candidates &= state["importance"] > self.importance_threshold
+            places = min(self.max_new_per_round, state["final_count"] - len(focus))
+            self.grow(params, optimizers, state, candidates & small, candidates & ~small, state["importance"], places, report)
+        wishes.fade(state)
         report.count = len(params["means"])
         self.history.append(report)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import get_args
 
 import torch
@@ -56,17 +57,25 @@ class GuidanceConfig(BackendSettings):
     """Phase 3: what looks wrong from viewpoints of which there is no photo."""
     compare: PhaseSchedule = field(default_factory=lambda: PhaseSchedule(enabled=False, start=0.1, end=0.9, every=0.05))
     """Targeted optimisation: where render and photo differ most the loss counts more until the next comparison of the view."""
+    instruct: str = ""
+    """What shall be detailed, in words, as "the thermos; the label on it": a vision-language model finds it in the photos."""
+    instruct_boxes: Path | None = None
+    """The same by hand: JSON, {"12.jpg": [[left, top, right, bottom]]}, in pixels of the photos on disk."""
+    instruct_masks: Path | None = None
+    """The same by hand: a folder of PNGs, each named as a photo, white where it is wanted."""
+    ground: PhaseSchedule = field(default_factory=lambda: PhaseSchedule(start=0.0, end=0.7, every=0.1, views=8))
+    """When a model is asked where in photos the things are that `instruct` names."""
     target_weight: float = 2.0
     """How much more the colour loss counts inside the regions of targeted optimisation."""
-    densify_factor: int = 2
-    """How many Gaussians one that a region chose becomes."""
-    growth: float = 1.0
-    """Births that regions may choose in a densification, as a multiple of those that FastGS alone would have had."""
+    strength: float = 3.0
+    """The factor on the priority with which FastGS clones and splits what is in focus; 1: focus changes nothing."""
+    keep_background: float = 0.5
+    """Share of the births out of focus that stay there however strong the focus is, in [0, 1]."""
     prune_protection: Steps = 0.1
-    """Iterations, or fraction of the run, for which what a region added is not pruned."""
+    """Iterations, or fraction of the run, for which planted Gaussians are not pruned."""
     seeds: int = 2000
     """The most new Gaussians that a photo's region is given where the render is wrong, at the depth on which neighbouring photos
-    agree, and in gaps of the background at the depth of their surroundings; they count as births. 0: none."""
+    agree, and in gaps of the background at the depth of their surroundings; 0: none."""
     blocking: bool = False
     """Wait for each answer, so that runs repeat exactly; else training goes on and the answer is used when it is there. The
     residual backend is always waited for."""
@@ -88,11 +97,19 @@ class GuidanceConfig(BackendSettings):
 
     def due(self, step: int) -> list[Phase]:
         """Phases of which a round starts at this step (of a config whose schedule is resolved to iterations)."""
-        return [name for name in PHASES if self.enabled and self.phase(name).is_due(step)]
+        return [name for name in PHASES if self._takes_place(name) and self.phase(name).is_due(step)]
 
     def last_step(self) -> int:
         """The step from which on no round is due any more (of a config whose schedule is resolved to iterations)."""
-        return max((int(self.phase(name).end) for name in PHASES if self.enabled and self.phase(name).enabled), default=0)
+        return max((int(self.phase(name).end) for name in PHASES if self._takes_place(name)), default=0)
+
+    @property
+    def marks(self) -> bool:
+        """Whether the user marked by hand what shall be detailed."""
+        return self.instruct_boxes is not None or self.instruct_masks is not None
+
+    def _takes_place(self, phase: Phase) -> bool:
+        return self.enabled and self.phase(phase).enabled and (phase != "ground" or bool(self.instruct.strip()))
 
 
 def choose_views(phase: Phase, count: int, photos: int, step: int) -> list[int]:

@@ -39,10 +39,11 @@ class TracedView:
 
 
 @torch.no_grad()
-def focus(views: Iterable[TracedView], max_points: int, witnesses: int = WITNESSES) -> Tensor:
+def focus(views: Iterable[TracedView], max_points: int | None = None, witnesses: int = WITNESSES) -> Tensor:
     """The share of each Gaussian that lies inside the regions, 0 for those not chosen. [N] float in [0, 1].
 
-    Each view chooses at most `max_points` of the Gaussians in focus, those with the greatest mass inside its mask. No views: [0].
+    Each view chooses at most `max_points` of the Gaussians in focus, those with the greatest mass inside its mask; None: all.
+    No views: [0].
     """
     inside = total = votes = None
     masses = []
@@ -60,7 +61,7 @@ def focus(views: Iterable[TracedView], max_points: int, witnesses: int = WITNESS
     in_focus = (share >= MAJORITY) & (votes >= min(witnesses, len(masses)))
     chosen = torch.zeros_like(in_focus)
     for mass_inside in masses:
-        chosen |= keep_highest(in_focus & (mass_inside > 0), mass_inside, max_points)
+        chosen |= keep_highest(in_focus & (mass_inside > 0), mass_inside, len(share) if max_points is None else max_points)
     return share * chosen
 
 

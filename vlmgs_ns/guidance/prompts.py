@@ -34,6 +34,7 @@ TASKS: dict[Phase, str] = {
         "Mark the regions where the render differs most from the photo: missing, blurred or wrong parts. "
         "Give the boxes in the first picture."
     ),
+    "ground": "Mark each of these things where it can be seen in the picture, with its words as the label: {wish}.",
 }
 """What to look for, by phase (docs/methods.md: VLM-Instruct-FastGS)."""
 
@@ -60,13 +61,14 @@ REPLY_SCHEMA: dict[str, Any] = {
 """JSON schema of a reply, for servers that can hold a model to one. Its top level is an object because they demand it."""
 
 
-def prompt(phase: Phase, coordinates: Coordinates, width: int, height: int) -> str:
+def prompt(phase: Phase, coordinates: Coordinates, width: int, height: int, wish: str = "") -> str:
     """What a model is told beside its picture(s).
 
     Args:
         phase: what is asked, see `TASKS`.
         coordinates: what the numbers in the reply shall count.
         width, height: of the (first) picture as the model sees it, in pixels.
+        wish: what the user wants in detail, for "ground".
 
     Raises:
         ValueError: unknown phase or coordinates.
@@ -74,7 +76,7 @@ def prompt(phase: Phase, coordinates: Coordinates, width: int, height: int) -> s
     if phase not in TASKS:
         raise ValueError(f"unknown phase {phase!r}: one of {', '.join(TASKS)}")
     return (
-        f"{TASKS[phase]}\n"
+        f"{TASKS[phase].replace('{wish}', wish)}\n"
         f"{bounds(LIMITS[phase])}\n"
         "Reply with JSON only, no other text: the list of regions\n"
         '[{"bbox_2d": [x1, y1, x2, y2], "label": "a few words"}]\n'

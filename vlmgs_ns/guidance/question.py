@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from vlmgs_ns.guidance.reply import Coordinates
 
-Phase = Literal["detail", "background", "novel", "compare"]
-"""Phases 1 to 3 of the method, and the comparison of render and photo of targeted optimisation."""
+Phase = Literal["detail", "background", "novel", "compare", "ground"]
+"""Phases 1 to 3 of the method; the comparison of render and photo of targeted optimisation; and where in photos the things are
+that the user wants in detail."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Question:
 
     phase: Phase
     prompt: str
-    pictures: tuple[NDArray[np.uint8], ...]  # each [H, W, 3]: the render, and for "compare" the photo as the second
+    pictures: tuple[NDArray[np.uint8], ...]  # each [H, W, 3]: the render, and for "compare" the photo as
+    # the second; for "ground" the photo alone
     evidence: Evidence = field(default_factory=Evidence)
     """Empty where the backend does not need it."""
 

@@ -51,6 +51,7 @@ def survey(
     backend: Backend,
     max_image_size: int,
     earlier: dict[int, NDArray[np.uint8]],
+    wish: str = "",
 ) -> Survey:
     """Render the views of a round and put the phase's question about each.
 
@@ -59,6 +60,7 @@ def survey(
     Args:
         max_image_size: longer side to which a backend with a model shrinks pictures; the prompt says what it then sees.
         earlier: renders of photos' views in an earlier state, by the photo's index; those of another size are ignored.
+        wish: what the user wants in detail, for "ground".
     """
     cameras = scene.viewpoints()
     if not backend.needs_evidence:
@@ -70,7 +72,7 @@ def survey(
         renders = [(viewpoint, scene.render(viewpoint)) for viewpoint in chosen]
     questions = []
     for viewpoint, render in renders:
-        pictures = [pixels(render.rgb)]
+        pictures = [pixels(scene.photo(viewpoint) if phase == "ground" else render.rgb)]
         if phase == "compare":
             pictures.append(pixels(scene.photo(viewpoint)))
         evidence = Evidence()
@@ -79,7 +81,7 @@ def survey(
                 viewpoint, render, scene, cameras, None if viewpoint.photo is None else earlier.get(viewpoint.photo)
             )
         seen = seen_size(viewpoint.width, viewpoint.height, max_image_size, SQUARE[backend.coordinates])
-        text = prompt(phase, backend.coordinates, *seen)
+        text = prompt(phase, backend.coordinates, *seen, wish)
         questions.append(Question(phase, text, tuple(pictures), evidence))
     return Survey(questions, [viewpoint for viewpoint, _ in renders])
 

@@ -52,6 +52,7 @@ LIMITS: dict[str, Limits] = {
     "background": Limits(max_boxes=1, max_area=0.5, max_union=0.5),
     "novel": Limits(max_boxes=8, max_area=0.25, max_union=0.5),
     "compare": Limits(max_boxes=3, max_area=0.125, max_union=0.375),
+    "ground": Limits(max_boxes=8, max_area=1.0, max_union=1.0),
 }
 """By phase. "background" and "compare" are those of VLM-Instruct-FastGS; a background round densifies what is outside its box, so
 that half of the picture remains for it."""

@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlmgs_ns.densify.strategy import Densification
-from vlmgs_ns.densify.wishes import Wishes
+from vlmgs_ns.densify.wishes import INSTRUCTED, Wishes
 from vlmgs_ns.guidance.config import GuidanceConfig, choose_views
 from vlmgs_ns.guidance.focus import UNSEEN, WITNESSES, TracedView, focus, seen_mass
+from vlmgs_ns.guidance.instructions import Instructions, MarkedView
 from vlmgs_ns.guidance.memory import ReplyMemory
 from vlmgs_ns.guidance.planting import plant
-from vlmgs_ns.guidance.question import Backend, Phase
+from vlmgs_ns.guidance.question import Answer, Backend, Phase, Question
 from vlmgs_ns.guidance.questions import pixels, survey
 from vlmgs_ns.guidance.record import Record
-from vlmgs_ns.guidance.regions import mask
-from vlmgs_ns.guidance.round import Round, Worker
+from vlmgs_ns.guidance.regions import boxes_around, mask
+from vlmgs_ns.guidance.reply import Box
+from vlmgs_ns.guidance.round import Round, ViewRegions, Worker
 from vlmgs_ns.guidance.training_scene import TrainingScene, Viewpoint
 
 PATIENCE = 1.0
@@ -76,6 +78,9 @@ class Steering:
         """Of targeted optimisation: photo index → pixels [H, W] bool in which the loss counts more."""
         self.last: Round | None = None
         """The last round that was answered."""
+        self.instructions = Instructions()
+        """What the user wants in detail."""
+        self._by_hand: list[MarkedView] = []
         self._earlier: dict[int, NDArray[np.uint8]] = {}
         self._failed_in_a_row = 0
         self._paused = False
@@ -104,16 +109,31 @@ class Steering:
             self._released = True
             self.worker.release()
 
+    def instruct(self, views: list[MarkedView]) -> None:
+        """Want what the user marked by hand in detail, until the run ends."""
+        self._by_hand = views
+        for view in views:
+            self.instructions.add(view)
+
+    def before_densification(self, step: int, scene: TrainingScene, state: dict[str, Any]) -> None:
+        """Trace what the user wants in detail back to the present Gaussians; to be called right before some are born."""
+        state[INSTRUCTED] = focus = self.instructions.trace(scene, step)
+        if focus is not None and self._by_hand:
+            by_hand, self._by_hand = self._by_hand, []
+            self._record_marks(step, by_hand, scene, int((focus > 0).sum()))
+
     def densified(self, report: Densification) -> None:
         """Told after each densification what it did; the round it used is recorded with it."""
         self.tally.added += report.focused
         settling = self._settling
-        if settling is None or settling.due is not None:
+        if settling is None or settling.round.phase == "compare":
             return
-        settling.effect |= {"added": report.focused, "refused": report.refused, "doomed": report.doomed}
-        settling.due = self._half_way(settling.round, report.step)
-        if self._seen_again(settling) is None:
-            self._settle(None)
+        for name, count in (("added", report.focused), ("refused", report.refused), ("doomed", report.doomed)):
+            settling.effect[name] = settling.effect.get(name, 0) + count
+        if settling.due is None:
+            settling.due = self._half_way(settling.round, report.step)
+            if self._seen_again(settling) is None:
+                self._settle(None)
 
     def close(self) -> None:
         """The run is over: record what is left, wait shortly for a round still out, and give the backend's memory back."""
@@ -133,6 +153,7 @@ class Steering:
             "tally": dict(vars(self.tally)),
             "earlier": {index: torch.from_numpy(picture) for index, picture in self._earlier.items()},
             "targets": dict(self.targets),
+            "marks": [{**vars(view.viewpoint), "mask": view.mask} for view in self.instructions.views],
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -141,12 +162,18 @@ class Steering:
         self.tally = Tally(**state["tally"])
         self._earlier = {index: picture.cpu().numpy() for index, picture in state["earlier"].items()}
         self.targets = dict(state["targets"])
+        marks = [dict(mark) for mark in state.get("marks", [])]
+        for view in [
+            *(MarkedView(mask=mark.pop("mask"), viewpoint=Viewpoint(**mark)) for mark in marks),
+            *self.instructions.views,
+        ]:
+            self.instructions.add(view)
 
     @torch.no_grad()
     def _begin(self, phase: Phase, step: int, scene: TrainingScene) -> None:
         schedule = self.config.phase(phase)
         backend, max_size = self.worker.backend, self.config.max_image_size
-        asked = survey(phase, schedule.views, step, scene, backend, max_size, self._earlier)
+        asked = survey(phase, schedule.views, step, scene, backend, max_size, self._earlier, self.config.instruct)
         if phase == "detail" and backend.needs_evidence:
             self._remember(step + max(1, int(schedule.every)), schedule.views, scene)
         if not asked.questions:
@@ -174,6 +201,9 @@ class Steering:
         self._failed_in_a_row = 0
         if done.phase == "compare":
             self._settling = Settling(done, self._target(done), self._half_way(done, done.step))
+            return
+        if done.phase == "ground":
+            self._write(done, self._ground(done))
             return
         effect = self._focus(done, scene, state)
         self.tally.selected += effect["selected"]
@@ -220,7 +250,7 @@ class Steering:
         effect = {"selected": int((weights > 0).sum()), "planted": planted, "floaters": int(doomed.sum())}
         if not any(effect.values()):
             return effect  # a wish for nothing would still cost a densification
-        Wishes(weights, doomed, planted).add_to(state)
+        Wishes(weights, doomed).add_to(state)
         return effect
 
     def _meant(self, done: Round) -> list[tuple[Viewpoint, Tensor]]:
@@ -233,6 +263,17 @@ class Steering:
             inside = torch.from_numpy(mask(regions.boxes, point.width, point.height)).to(point.camera_to_world.device)
             meant.append((point, ~inside if done.inverted else inside))
         return meant
+
+    def _ground(self, done: Round) -> dict[str, Any]:
+        """Mark what the user named where it was found in photos."""
+        labels = []
+        for (point, inside), regions in zip(self._meant(done), (r for r in done.regions or [] if not r.failed), strict=True):
+            self.instructions.add(MarkedView(point, inside))
+            labels += [box.label.lower() for box in regions.boxes]
+        for thing in self.config.instruct.split(";"):
+            if thing.strip() and not any(thing.strip().lower() in label for label in labels):
+                warnings.warn(f"guidance: {thing.strip()!r} was found in none of {len(done.views)} photos", stacklevel=2)
+        return {"selected": 0, "found": len(labels)}
 
     def _plant(self, done: Round, meant: list[tuple[Viewpoint, Tensor]], scene: TrainingScene) -> int:
         """Plant Gaussians where regions of photos' views ask for something that is not there; how many."""
@@ -278,6 +319,19 @@ class Steering:
                 f"guidance pauses for the rest of the run after {self._failed_in_a_row} failed rounds in a row; training goes on",
                 stacklevel=2,
             )
+
+    def _record_marks(self, step: int, by_hand: list[MarkedView], scene: TrainingScene, selected: int) -> None:
+        """Record what the user marked as if it had been answered, with pictures of as many views as a round asks about."""
+        shown = by_hand[: self.config.ground.views]
+        questions = [Question("ground", "", (pixels(scene.photo(view.viewpoint)),)) for view in shown]
+        regions = [
+            ViewRegions(Answer("marked by hand"), tuple(Box(*box) for box in boxes_around(view.mask.cpu().numpy(), 0, 8)))
+            for view in shown
+        ]
+        done = Round("ground", step, questions, [{"name": _name(view.viewpoint.photo)} for view in shown], regions)
+        if self.record is not None:
+            self.record.draw(done)
+            self.record.write(done, "the user", {"selected": selected})
 
     def _write(self, done: Round, effect: dict[str, Any]) -> None:
         if self.record is not None:

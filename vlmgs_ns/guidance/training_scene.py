@@ -64,7 +64,7 @@ class TrainingScene(Protocol):
     """The scene in training, as guidance sees it. All calls are made on the training thread."""
 
     def begin_step(self) -> None:
-        """Start a training step, in which `plant` may add as many Gaussians as one densification."""
+        """Start a training step, in which `plant` may use up to half of the room that the budget leaves."""
 
     def viewpoints(self) -> list[Viewpoint]:
         """Return the viewpoints of all training photos, in their order."""

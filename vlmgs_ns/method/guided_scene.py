@@ -31,11 +31,12 @@ class GuidedScene:
         self.model = model
         self.views = views
         self.picture_size = picture_size
-        self._planted = 0
+        self._places = 0
 
     def begin_step(self) -> None:
-        """Start a training step, in which `plant` may add as many Gaussians as one densification."""
-        self._planted = 0
+        """Start a training step, in which `plant` may fill half of the room that the budget leaves, the other half is births'."""
+        config = self.model.config
+        self._places = min(config.max_new_per_round, (config.max_gaussians - len(self.model.means)) // 2)
 
     def viewpoints(self) -> list[Viewpoint]:
         """Return the viewpoints of all training photos, poses as they are before camera optimisation."""
@@ -91,15 +92,13 @@ class GuidedScene:
         colors: Tensor,  # [M, 3]
         sizes: Tensor,  # [M]
     ) -> int:
-        """Add round, faint Gaussians, protected from pruning, as far as the budget allows; return how many.
-
-        None after the last birth, and in one training step no more than one densification may add.
-        """
+        """Add round, faint Gaussians, protected from pruning, as far as `begin_step` allows; return how many. None after the last
+        birth."""
         model, config = self.model, self.model.config
-        count = min(len(means), config.max_gaussians - len(model.means), config.max_new_per_round - self._planted)
+        count = min(len(means), self._places)
         if count <= 0 or model.step >= int(config.stop_split_at):
             return 0
-        self._planted += count
+        self._places -= count
         rest = model.gauss_params["features_rest"]
         values: dict[str, Any] = {
             "means": means[:count],

@@ -23,7 +23,7 @@ from vlmgs_ns.densify.scores import ScoredView, Scores, multi_view_scores
 from vlmgs_ns.densify.seeding import camera_extent, uniform_points
 from vlmgs_ns.densify.ssim import SSIM
 from vlmgs_ns.densify.strategy import FastGSStrategy
-from vlmgs_ns.densify.wishes import GUIDED
+from vlmgs_ns.densify.wishes import in_force
 from vlmgs_ns.guidance.memory import ReplyMemory
 from vlmgs_ns.guidance.question import Backend
 from vlmgs_ns.guidance.steering import Steering
@@ -124,6 +124,8 @@ class VlmFastGSModel(SplatfactoModel):
         if isinstance(self.strategy, FastGSStrategy):
             if self.steering is not None and self.guided_scene is not None:
                 self.steering.step(self.step, self.guided_scene, self.strategy_state)
+                if self.strategy.is_round(self.step):
+                    self.steering.before_densification(self.step, self.guided_scene, self.strategy_state)
             scorer = None if self.training_views is None else self._score_gaussians
             arguments = (self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info)
             rounds = len(self.strategy.history)
@@ -255,8 +257,8 @@ class VlmFastGSModel(SplatfactoModel):
 
     @property
     def focus(self) -> Tensor | None:  # [N] in [0, 1]
-        """Where the last round of guidance asked for more Gaussians; None where no round did."""
-        focus: Tensor | None = self.strategy_state.get(GUIDED)
+        """Where Gaussians are added sooner, for guidance or the user; None: nowhere."""
+        focus = in_force(self.strategy_state)
         return None if focus is None or len(focus) != len(self.means) else focus
 
     @property

@@ -104,9 +104,8 @@ OUR_NAMES = {
     "pause_refine_after_reset": "pause_after_reset",
     "grow_absgrad2d": "densify_absgrad_thresh",
     "importance_threshold": "importance_thresh",
-    "focus_factor": "guidance.densify_factor",
-    "focus_growth": "guidance.growth",
-    "focus_protection": "guidance.prune_protection",
+    "focus_strength": "guidance.strength",
+    "focus_background": "guidance.keep_background",
     "final_prune_opa": "final_prune_opacity",
 }
 """The same for what FastGS' strategy alone takes from the settings."""

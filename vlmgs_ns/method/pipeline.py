@@ -14,9 +14,11 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 
 from vlmgs_ns.guidance.backends.choose import make_backend
 from vlmgs_ns.guidance.question import Backend
+from vlmgs_ns.guidance.steering import RESIDUAL
 from vlmgs_ns.method import checkpoint, machine
 from vlmgs_ns.method.datamanager import VlmFastGSDatamanagerConfig
 from vlmgs_ns.method.guided_scene import GuidedScene
+from vlmgs_ns.method.marked_photos import marked_views
 from vlmgs_ns.method.model import VlmFastGSModelConfig
 from vlmgs_ns.method.photo_views import PhotoViews
 from vlmgs_ns.semantics.cache import default_cache
@@ -67,16 +69,31 @@ class VlmFastGSPipeline(VanillaPipeline):
         model: Any = self.model
         settings = model.config.guidance
         self.guidance = "Guidance: none"
-        if settings.enabled and model.config.densification == "fastgs":
+        guided = settings.enabled and model.config.densification == "fastgs"
+        if (settings.marks or settings.instruct.strip()) and not guided:
+            raise InputError(
+                "the run is told what shall be detailed, but guidance is off; add --pipeline.model.guidance.enabled True "
+                "--pipeline.model.densification fastgs, or leave out --pipeline.model.guidance.instruct and its like"
+            )
+        if guided:
             backend, self.guidance = make_backend(settings)
             backend.check()
+            if settings.instruct.strip() and backend.name == RESIDUAL:
+                raise InputError(
+                    f"finding {settings.instruct!r} in photos takes a vision-language model, which is not here; choose "
+                    "one with --pipeline.model.guidance.backend, or mark photos by hand: --pipeline.model.guidance.instruct-boxes"
+                )
             folder = self.config.checkpoint_dir
             self.start_guidance(backend, None if folder is None else folder.parent / "guidance")
 
     def start_guidance(self, backend: Backend, folder: Path | None) -> None:
         """Let `backend` say where to densify from now on, and record it in `folder`."""
         model: Any = self.model
-        model.start_guidance(GuidedScene(model, model.training_views, model.config.guidance.picture_size), backend, folder)
+        settings = model.config.guidance
+        scene = GuidedScene(model, model.training_views, settings.picture_size)
+        model.start_guidance(scene, backend, folder)
+        if settings.marks:
+            model.steering.instruct(marked_views(settings, self.datamanager, scene.viewpoints()))
 
     def _choose_encoders(self) -> Encoders | None:
         """Who looks at the photos in the semantic stage, found before any work is done."""

@@ -84,6 +84,8 @@ class ResidualBackend:
 def _answer(question: Question) -> Answer:
     start = time.perf_counter()
     try:
+        if question.phase not in PHASES:
+            raise ValueError("without a model nothing is found by its words")
         view = _View(question)
         found, details = PHASES[question.phase](view)
         boxes, limited = limit(found, LIMITS[question.phase])

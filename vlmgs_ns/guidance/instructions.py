@@ -1,0 +1,136 @@
+"""What the user wants in detail: pixels of views, marked by hand or found by a model, traced back to Gaussians before each round.
+
+Marks are kept as pixels, never as Gaussians, so that they hold whatever training adds or removes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlmgs_ns.guidance.focus import TracedView, focus
+from vlmgs_ns.guidance.training_scene import TrainingScene, Viewpoint
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.strict import nearest
+
+VIEWS = 8
+"""Views that are traced back before a densification; all where there are fewer."""
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+Marks = dict[str, NDArray[np.bool_]]
+"""A photo's file name → its pixels on disk, [H, W], that are wanted in detail."""
+
+
+@dataclass(frozen=True)
+class MarkedView:
+    """A view and the pixels of it that are wanted in detail."""
+
+    viewpoint: Viewpoint
+    mask: Tensor  # [H, W] bool, of the viewpoint's size
+
+
+class Instructions:
+    """The marked views of a run; the viewer may add some while training traces others."""
+
+    def __init__(self) -> None:
+        self.views: list[MarkedView] = []
+
+    def add(self, view: MarkedView) -> None:
+        """Mark a view, in place of what was marked in the same photo before."""
+        photo = view.viewpoint.photo
+        self.views = [other for other in self.views if photo is None or other.viewpoint.photo != photo] + [view]
+
+    @torch.no_grad()
+    def trace(self, scene: TrainingScene, step: int) -> Tensor | None:  # [N] in [0, 1]
+        """Return how much of each Gaussian lies inside the marks, 0 where it is not most of it; None: nothing is marked.
+
+        Of many marked views a few are rendered, others at each step.
+        """
+        views = self.views
+        if not any(bool(view.mask.any()) for view in views):
+            return None
+        chosen = torch.randperm(len(views), generator=torch.Generator().manual_seed(step))[:VIEWS]
+        traced = (TracedView(scene.render(views[k].viewpoint).info, views[k].mask) for k in chosen.tolist())
+        return focus(traced)
+
+
+def read_boxes(path: Path, photos: Mapping[str, Size]) -> Marks:
+    """Read boxes drawn by hand: JSON, `{"12.jpg": [[left, top, right, bottom], …]}`, in pixels of the photo on disk.
+
+    A photo with an empty list does not show what is wanted; photos left out are not looked at.
+
+    Args:
+        photos: the scene's photos by file name, training and held-out ones, with their sizes.
+
+    Raises:
+        InputError: the file cannot be read, names an unknown photo or holds a box that is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Give a JSON file of boxes.") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}. {_FORM}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds {type(content).__name__}, not boxes by photo. {_FORM}")
+    return {name: _marked(path, name, boxes, photos) for name, boxes in content.items()}
+
+
+def read_masks(folder: Path, photos: Mapping[str, Size]) -> Marks:
+    """Read masks painted by hand: a PNG by the photo's stem, white where detail is wanted, of any size of the photo's shape.
+
+    Raises:
+        InputError: there is no folder, no mask of any photo, a mask that cannot be read, or nothing white in any of them.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder. Give one with a PNG for each marked photo, named as the photo.")
+    marks: Marks = {}
+    for name, (width, height) in photos.items():
+        path = folder / f"{Path(name).stem}.png"
+        if not path.is_file():
+            continue
+        try:
+            with Image.open(path) as image:
+                wanted = image.convert("L").resize((width, height), Image.Resampling.BOX)
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"the mask {path} cannot be read ({error}); save it again as a PNG, or remove it") from None
+        marks[name] = np.asarray(wanted) > 127
+    if not marks:
+        raise InputError(f"{folder} holds no mask of a photo of this scene, such as {Path(next(iter(photos))).stem}.png.")
+    if not any(mask.any() for mask in marks.values()):
+        raise InputError(f"the masks in {folder} are black everywhere. Paint white what shall be detailed.")
+    return marks
+
+
+_FORM = 'Write {"12.jpg": [[left, top, right, bottom], …]}, in pixels of the photo.'
+
+
+def _marked(path: Path, name: str, boxes: object, photos: Mapping[str, Size]) -> NDArray[np.bool_]:  # [H, W]
+    if name not in photos:
+        raise InputError(f"{path}: the scene has no photo {name!r}. {nearest(name, photos)}")
+    width, height = photos[name]
+    mask = np.zeros((height, width), dtype=bool)
+    if not isinstance(boxes, list):
+        raise InputError(f"{path}: {name} has {boxes!r}, not a list of boxes. {_FORM}")
+    for box in boxes:
+        numbers = isinstance(box, list) and len(box) == 4 and all(type(edge) in (int, float) for edge in box)
+        if not numbers:
+            raise InputError(f"{path}: {name} has the box {box!r}, not four numbers. {_FORM}")
+        left, top, right, bottom = box
+        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+            raise InputError(
+                f"{path}: {name} has the box {box}, which is not inside the photo of {width} x {height} pixels with left < right "
+                "and top < bottom. Correct it."
+            )
+        mask[int(top) : max(int(top) + 1, round(bottom)), int(left) : max(int(left) + 1, round(right))] = True
+    return mask
