@@ -39,7 +39,7 @@ checks: 2
 resolution: 40
 protocols: [A, C]
 """
-MEASURED = ("psnr", "background_psnr", "ssim", "gaussians", "words", "photos", "guidance")
+MEASURED = ("psnr", "object_psnr", "background_psnr", "ssim", "gaussians", "words", "photos", "guidance")
 """What repeats to the bit on a CPU; times and memory do not."""
 
 

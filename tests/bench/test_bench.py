@@ -28,7 +28,8 @@ def test_everything_is_written(finished: Finished) -> None:
         row = rows["room", "words", seed]
         assert row["status"] == "done" and row["curve"]["iteration"] == [3, 6] and row["photos"] == {"train": 6, "held_out": 2}
         assert row["psnr"] == row["curve"]["psnr"][-1] and 5 < row["psnr"] < 40 and 0 <= row["ssim"] < 1
-        assert 5 < row["background_psnr"] < 40 and row["background_psnr"] != row["psnr"]
+        assert 5 < row["background_psnr"] < 40 and 5 < row["object_psnr"] < 40
+        assert len({row["psnr"], row["object_psnr"], row["background_psnr"]}) == 3
         assert row["gaussians"] == row["curve"]["gaussians"][-1] > 0 and row["curve"]["loss"][-1] > 0
         assert 0 < row["curve"]["seconds"][0] < row["curve"]["seconds"][1] == row["seconds"] and row["memory_mb"] > 100
         assert set(row["words"]) == {"A", "C"} and row["words"]["A"]["pairs"] > 0

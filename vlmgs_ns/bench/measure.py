@@ -7,12 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT
-from PIL import Image
 
+from vlmgs_ns.bench.marks import object_pixels
 from vlmgs_ns.method.trainer import VlmFastGSTrainer
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import Report
@@ -78,39 +77,37 @@ class MeasuredTrainer(VlmFastGSTrainer):
 
 
 @torch.no_grad()
-def background_psnr(pipeline: Any, masks: Path) -> float:
-    """Return the mean PSNR of held-out photos over the pixels that their instance masks call background.
+def masked_psnr(pipeline: Any, masks: Path, wanted: int | None) -> dict[str, float]:
+    """Return `object_psnr` and `background_psnr`: means over held-out photos, inside and outside their instance masks.
 
     Args:
         pipeline: after training.
-        masks: folder of PNGs named as the photos, of any size with the same aspect; 0 is the background. Photos without any
-            background do not count.
+        masks: folder of PNGs named as the photos, of any size with the same aspect. Photos without a pixel do not count.
+        wanted: the value of the object that is meant; None: all that is not 0.
 
     Raises:
-        InputError: a mask cannot be read, or no photo shows background.
+        InputError: a mask cannot be read, or no photo has a pixel inside, or none outside.
     """
     model, photos = pipeline.model, pipeline.datamanager
     was_training = model.training
     model.eval()
-    values = []
+    values: dict[str, list[float]] = {"object_psnr": [], "background_psnr": []}
     for camera, batch in photos.fixed_indices_eval_dataloader:
         outputs = model.get_outputs_for_camera(camera)
         photo = model.composite_with_background(model.get_gt_img(batch["image"]), outputs["background"])
         height, width = photo.shape[:2]
         path = masks / f"{Path(photos.eval_dataset.image_filenames[int(batch['image_idx'])]).stem}.png"
-        try:
-            with Image.open(path) as mask:
-                objects = np.array(mask.resize((width, height), Image.Resampling.NEAREST))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"the mask {path} cannot be read: {error}. Give each held-out photo a mask, or none.") from None
-        background = torch.from_numpy(objects == 0).to(photo.device)
-        if background.any():
-            error_squared = ((outputs["rgb"] - photo) ** 2)[background].mean()
-            values.append(float(-10 * torch.log10(error_squared.clamp_min(1e-10))))
+        inside = torch.from_numpy(object_pixels(path, wanted, (width, height))).to(photo.device)
+        squared = (outputs["rgb"] - photo) ** 2
+        for name, pixels in (("object_psnr", inside), ("background_psnr", ~inside)):
+            if pixels.any():
+                values[name].append(float(-10 * torch.log10(squared[pixels].mean().clamp_min(1e-10))))
     model.train(was_training)
-    if not values:
-        raise InputError(f"the masks in {masks} show no background in any held-out photo; give others, or leave out `masks`")
-    return statistics.mean(values)
+    for name, of_photos in values.items():
+        if not of_photos:
+            what = name.removesuffix("_psnr")
+            raise InputError(f"the masks in {masks} show no {what} in any held-out photo; give others, or leave out `masks`")
+    return {name: statistics.mean(of_photos) for name, of_photos in values.items()}
 
 
 def check_steps(iterations: int, checks: int) -> list[int]:

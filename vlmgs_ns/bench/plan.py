@@ -84,12 +84,15 @@ def plan(spec: Spec, only: Mapping[str, Sequence[str]], data_root: Path, out: Pa
         for method_name, method in spec.methods.items():
             if not _fits(only, "method", method_name):
                 continue
+            fault = problem
+            if method.marks != "none" and scene.masks is None and not fault:
+                fault = f"the method {method_name} marks the scene's object, but the scene has no masks. Add masks: FOLDER."
             for start in scene.starts:
                 for seed in spec.seeds:
                     if _fits(only, "start", start) and _fits(only, "seed", str(seed)):
                         settings = _settings(spec, scene, method, start, seed, digest, marked)
                         place = None if labels is None else str(labels)
-                        runs.append(Run(name, method_name, start, seed, settings, str(folder), place, address(settings), problem))
+                        runs.append(Run(name, method_name, start, seed, settings, str(folder), place, address(settings), fault))
     if not runs:
         raise InputError(f"{spec.path} has no run that --only leaves; leave it out, or give fewer conditions")
     return runs
@@ -117,6 +120,8 @@ def _settings(
         "dataparser": scene.dataparser,
         "words": words,
         "masks": scene.masks,
+        "object": scene.object,
+        "marks": method.marks,
         "labels": scene.labels.format if scene.labels is not None and scene.protocols else None,
         "data": data,
         "labels_data": labels,

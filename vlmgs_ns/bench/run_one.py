@@ -71,7 +71,8 @@ def run_one(order: Order, report: Report) -> dict[str, Any]:
 def _train(order: Order, report: Report) -> dict[str, Any]:
     from nerfstudio.scripts.train import _set_random_seed  # ns-train seeds before it builds anything
 
-    from vlmgs_ns.bench.measure import MeasuredTrainer, background_psnr, check_steps, memory_peaks
+    from vlmgs_ns.bench.marks import write_boxes
+    from vlmgs_ns.bench.measure import MeasuredTrainer, check_steps, masked_psnr, memory_peaks
     from vlmgs_ns.evaluation.trained import Trained, read_labels
     from vlmgs_ns.method.finished_run import OpenRun
     from vlmgs_ns.method.machine import describe
@@ -83,6 +84,10 @@ def _train(order: Order, report: Report) -> dict[str, Any]:
     config = configure(settings, data, order.folder)
     semantic = bool(config.pipeline.model.semantics.enabled)
     wanted = tuple(settings["words"]["protocols"]) if settings["words"] and semantic else ()
+    if settings["marks"] != "none":
+        order.folder.mkdir(parents=True, exist_ok=True)
+        boxes = config.pipeline.model.guidance.instruct_boxes = order.folder / "boxes.json"
+        write_boxes(data / settings["masks"], settings["object"], settings["marks"] != "boxes", boxes)
     if order.vlm_url is not None:
         config.pipeline.model.guidance.base_url = order.vlm_url
     labels = read_labels(settings["labels"], Path(run.labels or run.data), wanted) if wanted else None
@@ -103,7 +108,7 @@ def _train(order: Order, report: Report) -> dict[str, Any]:
         "photos": {"train": len(photos.train_dataset), "held_out": len(photos.eval_dataset)},
     }
     if settings["masks"] is not None:
-        result["background_psnr"] = background_psnr(trainer.pipeline, data / settings["masks"])
+        result |= masked_psnr(trainer.pipeline, data / settings["masks"], settings["object"])
     base = trainer.base_dir
     model: Any = trainer.pipeline.model
     if model.steering is not None:

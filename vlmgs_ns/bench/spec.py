@@ -114,8 +114,10 @@ class SceneSpec(StrictModel):
     """Longest side of a photo in pixels, 0: its own; by default that of the benchmark."""
     overrides: Overrides = Field(default_factory=dict)
     masks: Text | None = None
-    """Folder of instance masks below the scene's, PNGs named as the photos, 0 where no object is: held-out PSNR over the
-    background is measured too. An embedded scene brings its own."""
+    """Folder of instance masks below the scene's, PNGs named as the photos, 0 where no object is: held-out PSNR inside and
+    outside of them is measured too. An embedded scene brings its own."""
+    object: Whole | None = None
+    """Value of the masks that inside is; None: all but 0."""
     get: Text = ""
     """Where to get the scene and where to put it."""
 
@@ -138,6 +140,8 @@ class MethodSpec(StrictModel):
 
     base: Literal["vlm-fastgs", "vlm-fastgs-big", "vlm-fastgs-lite", "fastgs"]
     overrides: Overrides = Field(default_factory=dict)
+    marks: Literal["none", "boxes", "shuffled boxes"] = "none"
+    """What the user marks: boxes around the scene's `object`, or, as a control, those of other photos."""
 
 
 class Thresholds(StrictModel):

@@ -31,6 +31,7 @@ def _word(protocol: str, score: str) -> Callable[[Row], float | None]:
 
 COLUMNS = (
     Column("psnr", "PSNR", 2, lambda row: row.get("psnr")),
+    Column("object_psnr", "object PSNR", 2, lambda row: row.get("object_psnr")),
     Column("background_psnr", "background PSNR", 2, lambda row: row.get("background_psnr")),
     Column("ssim", "SSIM", 3, lambda row: row.get("ssim")),
     Column("lpips", "LPIPS", 3, lambda row: row.get("lpips")),
@@ -131,7 +132,8 @@ def to_markdown(spec: Spec, rows: Sequence[Row]) -> str:
     parts = [
         f"# {spec.about.title}",
         f"{len(done)} of {len(rows)} runs done; {spec.iterations:,} iterations, {over}. PSNR, SSIM"
-        " and LPIPS are of photos that training did not see; background PSNR is over their pixels that show no labelled object.",
+        " and LPIPS are of photos that training did not see; object and background PSNR are over their pixels inside and outside"
+        " the labelled object.",
         _figures(rows),
         _against_first(done),
         _not_done(rows),

@@ -1,0 +1,53 @@
+"""Boxes around an object, as a user might draw them, from its masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlmgs_ns.bench.marks import write_boxes
+from vlmgs_ns.guidance.instructions import read_boxes
+from vlmgs_ns.system.errors import InputError
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    """Four photos of 40 x 20; the masks have half their size and show object 3 in all but the last, further right each time."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for k in range(4):
+        Image.new("RGB", (40, 20)).save(tmp_path / "images" / f"{k}.jpg")
+        values = np.zeros((10, 20), np.uint8)
+        values[8:] = 7
+        if k < 3:
+            values[2:5, 3 * k : 3 * k + 4] = 3
+        Image.fromarray(values).save(tmp_path / "masks" / f"{k}.png")
+    return tmp_path / "masks"
+
+
+def test_boxes_are_tight_and_in_pixels_of_the_photos(masks: Path, tmp_path: Path) -> None:
+    path = tmp_path / "boxes.json"
+    write_boxes(masks, 3, False, path)
+    content = json.loads(path.read_text())
+    assert content == {"0.jpg": [[0, 4, 8, 10]], "1.jpg": [[6, 4, 14, 10]], "2.jpg": [[12, 4, 20, 10]], "3.jpg": []}
+    assert all(mask.any() for name, mask in read_boxes(path, dict.fromkeys(content, (40, 20))).items() if name != "3.jpg")
+    write_boxes(masks, None, False, path)
+    assert json.loads(path.read_text())["3.jpg"] == [[0, 16, 40, 20]]
+
+
+def test_the_control_has_the_boxes_of_other_photos(masks: Path, tmp_path: Path) -> None:
+    path = tmp_path / "boxes.json"
+    write_boxes(masks, 3, True, path)
+    assert json.loads(path.read_text()) == {
+        "0.jpg": [[12, 4, 20, 10]], "1.jpg": [], "2.jpg": [[0, 4, 8, 10]], "3.jpg": [[6, 4, 14, 10]]
+    }  # fmt: skip
+
+
+def test_an_object_that_no_mask_shows_is_one_message(masks: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="show no object 5 in any photo"):
+        write_boxes(masks, 5, False, tmp_path / "boxes.json")
+    assert not (tmp_path / "boxes.json").exists()
