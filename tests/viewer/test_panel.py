@@ -9,18 +9,20 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
-from nerfstudio.viewer.utils import parse_object
+from nerfstudio.viewer.utils import CameraState, parse_object
 from nerfstudio.viewer.viewer_elements import ViewerControl
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException, SetTrace
 from PIL import Image
 from torch import Tensor
 from torch.nn import Parameter
 
+from tests.guidance.small_world import Scripted, says
 from tests.method.test_model import build, camera, cloud, photo, train
 from tests.words.trained import NEGATIVES, PARTS, hand_made_semantics, laid_out
 from vlmgs_ns.densify.strategy import Densification
@@ -599,3 +601,75 @@ def test_after_training_the_words_are_there(model: VlmFastGSModel, tmp_path: Pat
     while "can be searched now" not in model.panel.status and time.monotonic() < end:
         time.sleep(0.02)
     assert "red ball" in model.panel.names.options and model.panel.negatives.value == "; ".join(NEGATIVES)
+
+
+# more detail, while training
+
+
+class Pointer:
+    """As much of viser's scene as a drag needs."""
+
+    def __init__(self) -> None:
+        self.callback: Any = None
+
+    def on_pointer_event(self, event_type: str) -> Callable[[Any], None]:
+        assert event_type == "rect-select"
+        return lambda callback: setattr(self, "callback", callback)
+
+    def remove_pointer_callback(self) -> None:
+        self.callback = None
+
+
+def training_viewer(folder: Path) -> Any:
+    viewer = viewer_of(folder)
+    viewer.trainer, viewer.viser_server.scene = object(), Pointer()
+    state = CameraState(fov=0.8, aspect=4 / 3, c2w=torch.eye(4)[:3].double(), camera_type=CameraType.PERSPECTIVE)
+    viewer.get_camera_state = lambda client: state
+    return viewer
+
+
+def drag(viewer: Any, *corners: tuple[float, float]) -> None:
+    viewer.viser_server.scene.callback(SimpleNamespace(client=None, screen_pos=corners))
+
+
+def test_a_box_drawn_while_training_is_wanted_in_detail(tmp_path: Path) -> None:
+    model = searchable()
+    model.start_guidance(cast(Any, None), Scripted(says("[]")), None)
+    viewer = training_viewer(tmp_path)
+    model.panel._setup(viewer)
+    assert viewer.page["Train"].hint.startswith("While training")
+    assert press(model.panel, model.panel.more_detail) == "Drag a box over what shall be more detailed."
+    drag(viewer, (0.75, 0.2), (0.25, 0.8))
+    assert press(model.panel, lambda: "") == "From the next densification on, Gaussians are added there sooner."
+    assert viewer.viser_server.scene.callback is None and model.steering is not None  # one box for one press
+    (view,) = model.steering.instructions.views
+    assert (view.viewpoint.width, view.viewpoint.height, view.viewpoint.photo) == (640, 480, None)
+    expected = torch.zeros(480, 640, dtype=torch.bool)
+    expected[96:384, 160:480] = True
+    assert torch.equal(view.mask, expected)
+    assert torch.equal(view.viewpoint.camera_to_world, torch.eye(4)[:3])
+
+
+def test_a_box_that_changes_nothing_says_so(tmp_path: Path) -> None:
+    model = searchable()
+    viewer = training_viewer(tmp_path)
+    model.panel._setup(viewer)
+
+    def status(*corners: tuple[float, float]) -> str:
+        press(model.panel, model.panel.more_detail)
+        drag(viewer, *corners)
+        return press(model.panel, lambda: "")
+
+    assert "while training with guidance" in status((0.2, 0.2), (0.8, 0.8))
+    model.start_guidance(cast(Any, None), Scripted(says("[]")), None)
+    assert "too small" in status((0.2, 0.2), (0.2, 0.2001))
+    model.step = int(model.config.stop_split_at)
+    assert f"No Gaussian is added after step {model.step}" in status((0.2, 0.2), (0.8, 0.8))
+    assert model.steering is not None and not model.steering.instructions.views
+
+
+def test_in_a_finished_run_nothing_can_be_added(tmp_path: Path) -> None:
+    model = searchable()
+    viewer = viewer_of(tmp_path)
+    model.panel._setup(viewer)
+    assert "Train" not in [handle.label for handle in viewer.page.added]

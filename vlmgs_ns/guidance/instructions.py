@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlmgs_ns.guidance.focus import TracedView, focus
+from vlmgs_ns.guidance.regions import mask
+from vlmgs_ns.guidance.reply import Box
 from vlmgs_ns.guidance.training_scene import TrainingScene, Viewpoint
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.strict import nearest
@@ -47,6 +49,11 @@ class Instructions:
         """Mark a view, in place of what was marked in the same photo before."""
         photo = view.viewpoint.photo
         self.views = [other for other in self.views if photo is None or other.viewpoint.photo != photo] + [view]
+
+    def add_box(self, viewpoint: Viewpoint, box: Box) -> None:
+        """Mark a box of a view."""
+        inside = mask((box,), viewpoint.width, viewpoint.height)
+        self.add(MarkedView(viewpoint, torch.from_numpy(inside).to(viewpoint.K.device)))
 
     @torch.no_grad()
     def trace(self, scene: TrainingScene, step: int) -> Tensor | None:  # [N] in [0, 1]
@@ -119,7 +126,7 @@ def _marked(path: Path, name: str, boxes: object, photos: Mapping[str, Size]) ->
     if name not in photos:
         raise InputError(f"{path}: the scene has no photo {name!r}. {nearest(name, photos)}")
     width, height = photos[name]
-    mask = np.zeros((height, width), dtype=bool)
+    wanted = np.zeros((height, width), dtype=bool)
     if not isinstance(boxes, list):
         raise InputError(f"{path}: {name} has {boxes!r}, not a list of boxes. {_FORM}")
     for box in boxes:
@@ -132,5 +139,5 @@ def _marked(path: Path, name: str, boxes: object, photos: Mapping[str, Size]) ->
                 f"{path}: {name} has the box {box}, which is not inside the photo of {width} x {height} pixels with left < right "
                 "and top < bottom. Correct it."
             )
-        mask[int(top) : max(int(top) + 1, round(bottom)), int(left) : max(int(left) + 1, round(right))] = True
-    return mask
+        wanted[int(top) : max(int(top) + 1, round(bottom)), int(left) : max(int(left) + 1, round(right))] = True
+    return wanted

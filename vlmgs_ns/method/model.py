@@ -26,8 +26,9 @@ from vlmgs_ns.densify.strategy import FastGSStrategy
 from vlmgs_ns.densify.wishes import in_force
 from vlmgs_ns.guidance.memory import ReplyMemory
 from vlmgs_ns.guidance.question import Backend
+from vlmgs_ns.guidance.reply import Box
 from vlmgs_ns.guidance.steering import Steering
-from vlmgs_ns.guidance.training_scene import TrainingScene
+from vlmgs_ns.guidance.training_scene import TrainingScene, Viewpoint
 from vlmgs_ns.method.initial_gaussians import initial_gaussians
 from vlmgs_ns.method.lpips import Lpips
 from vlmgs_ns.method.model_config import ModelSettings, make_strategy
@@ -260,6 +261,21 @@ class VlmFastGSModel(SplatfactoModel):
         """Where Gaussians are added sooner, for guidance or the user; None: nowhere."""
         focus = in_force(self.strategy_state)
         return None if focus is None or len(focus) != len(self.means) else focus
+
+    def want_detail(self, camera: Cameras, box: tuple[float, float, float, float]) -> None:
+        """Add Gaussians sooner where a box (left, top, right, bottom, as fractions of the picture) shows the scene.
+
+        Raises:
+            InputError: none are added: not in training, without guidance, or too late in the run.
+        """
+        if self.steering is None:
+            raise InputError("more detail can be had while training with guidance; this scene is not in training, or has none")
+        if self.step >= int(self.config.stop_split_at):
+            raise InputError(f"no Gaussian is added after step {int(self.config.stop_split_at)}, and this is step {self.step}")
+        K = camera.get_intrinsics_matrices()[0].to(self.device)
+        pose, width, height = camera.camera_to_worlds[0].to(self.device), int(camera.width), int(camera.height)
+        viewpoint = Viewpoint(pose, K, width, height).within(self.config.guidance.picture_size)
+        self.steering.instructions.add_box(viewpoint, Box(*box))
 
     @property
     def has_semantic_stage(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import viser
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
+from nerfstudio.viewer.utils import get_camera
 from nerfstudio.viewer.viewer import Viewer
 from nerfstudio.viewer.viewer_elements import ViewerControl, ViewerDropdown, ViewerSlider, ViewerText
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
@@ -39,6 +41,10 @@ PAUSE = 0.8
 """Seconds without a key after which what was typed is looked for: the page sends no event for Enter."""
 POLL_EVERY = 1.0
 """Seconds between checks whether training has made the scene searchable."""
+BOX_HEIGHT = 480
+"""Height, in pixels, of the picture that a drawn box is of."""
+SMALLEST = 0.01
+"""Side of a box, as a fraction of the picture, below which it was a click."""
 PICK = "choose …"
 RESET = "Training has added or removed Gaussians, so that what was found, selected and hidden was reset."
 FINDS, MASK, FEATURES, REGIONS, FOCUS, ALONE = SHOWS
@@ -191,6 +197,30 @@ class Panel(ViewerControl):
         """Write the selected Gaussians into the run's folder."""
         with self._train_lock():
             return self.session().export(self.run / "exports")
+
+    def more_detail(self) -> str:
+        """Wait for a box over the picture; training then adds Gaussians sooner where it shows the scene."""
+        if self._viewer is None:
+            raise InputError("there is no viewer to draw a box in")
+        viewer = self._viewer
+
+        def drawn(event: viser.ScenePointerEvent) -> None:
+            viewer.viser_server.scene.remove_pointer_callback()
+            camera = get_camera(viewer.get_camera_state(event.client), BOX_HEIGHT)
+            self.act(lambda: self.want_detail(camera, event.screen_pos))
+
+        viewer.viser_server.scene.on_pointer_event("rect-select")(drawn)
+        return "Drag a box over what shall be more detailed."
+
+    def want_detail(self, camera: Cameras, corners: Sequence[tuple[float, float]]) -> str:
+        """Want what a box of the picture shows in detail; its corners are fractions of the picture."""
+        (left, right), (top, bottom) = (
+            sorted(min(max(edge, 0.0), 1.0) for edge in edges) for edges in zip(*corners, strict=True)
+        )
+        if right - left < SMALLEST or bottom - top < SMALLEST:
+            return "That box is too small: press More detail here again and drag."
+        self._scene.want_detail(camera, (left, top, right, bottom))
+        return "From the next densification on, Gaussians are added there sooner."
 
     def session(self) -> Session:
         """Return the session of the present Gaussians, a new one where training has added or removed some."""
@@ -361,9 +391,16 @@ class Panel(ViewerControl):
                 {"Hide": self.hide, "Isolate": self.isolate},
             ),
             Row("Back", "Undo: the last change of what is selected or hidden", {"Show all": self.show_all, "Undo": self.undo}),
+            *self._training_rows(),
         )
         self._page = Page(server, after, self.act, words, self.find, look, rows, self.export)
         self._refresh()
+
+    def _training_rows(self) -> tuple[Row, ...]:
+        if self._viewer is None or self._viewer.trainer is None:
+            return ()
+        hint = "While training: press, then drag a box over what shall be reconstructed in more detail"
+        return (Row("Train", hint, {"More detail here": self.more_detail}),)
 
     def _can_search(self) -> bool:
         return self._scene.semantics is not None and self._scene.semantics.complete

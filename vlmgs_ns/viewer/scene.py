@@ -34,7 +34,13 @@ class ShownScene(Protocol):
 
     @property
     def focus(self) -> Tensor | None:  # [N] in [0, 1]
-        """Where the last round of guidance asked for more Gaussians; None where no round did."""
+        """Where Gaussians are added sooner, for guidance or the user; None: nowhere."""
+
+    def want_detail(self, camera: Cameras, box: tuple[float, float, float, float]) -> None:
+        """Add Gaussians sooner where a box (left, top, right, bottom, as fractions of the picture) shows the scene.
+
+        Raises an InputError where none are added: not in training, without guidance, or too late in the run.
+        """
 
     def splats(self) -> Splats:
         """Return the Gaussians after their activation functions, without gradients."""
