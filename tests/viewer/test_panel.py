@@ -521,11 +521,11 @@ def test_focus_is_as_strong_as_the_scene_covers(model: VlmFastGSModel) -> None:
     model.panel.show.default_value, model.panel.opacity.default_value = FOCUS, 1.0
     plain = shown(model)
     assert press(model.panel, model.panel._describe_show).startswith("No round of guidance")
-    model.strategy_state["guided"] = torch.ones(len(model.means))
+    model.strategy_state["focus"] = torch.ones(len(model.means))
     outputs = render(model)
     wanted = outputs["rgb"] + outputs["accumulation"] * (torch.tensor(frame.COLOURS[0]) - outputs["rgb"])
     torch.testing.assert_close(shown(model), wanted, atol=1e-4, rtol=0)
-    model.strategy_state["guided"] = torch.ones(len(model.means) + 1)
+    model.strategy_state["focus"] = torch.ones(len(model.means) + 1)
     assert torch.equal(shown(model), plain), "of other Gaussians"
 
 
