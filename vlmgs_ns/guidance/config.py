@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -89,6 +89,10 @@ class GuidanceConfig(BackendSettings):
     """Keep replies of models, by picture, prompt and model, so that a repeated run does not ask again."""
     max_failures: int = 3
     """Rounds in a row that may fail before guidance pauses for the rest of the run."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the settings of a run that may be older than some fields: those have their defaults."""
+        self.__dict__.update({**vars(type(self)()), **state})
 
     def phase(self, name: Phase) -> PhaseSchedule:
         """The schedule of a phase."""
