@@ -22,7 +22,7 @@ from vlmgs_ns.method import checkpoint
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 SMALL = (
-    *("--views", "24", "--held-out", "3", "--width", "65", "--height", "48", "--points", "1000"),
+    *("--views", "12", "--held-out", "3", "--width", "65", "--height", "48", "--points", "1000"),
     *("--turntable-seconds", "0.5"),
 )
 
@@ -51,7 +51,7 @@ class Result:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Result:
     out = tmp_path_factory.mktemp("demo") / "my demo"
-    done = run("vlmgs", "demo", out, "--max-num-iterations", 400, *SMALL)
+    done = run("vlmgs", "demo", out, "--max-num-iterations", 200, *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
     return Result(out, done.stdout)
 
@@ -72,7 +72,7 @@ def test_training_brings_the_renders_nearer_to_the_photos(demo: Result) -> None:
 
 
 def test_progress_is_told(demo: Result) -> None:
-    for step in ("1/4", "2/4", "3/4", "4/4", "Photographing 24/24", "Training 400/400", "Rendering 3/3", "Rendering 10/10"):
+    for step in ("1/4", "2/4", "3/4", "4/4", "Photographing 12/12", "Training 200/200", "Rendering 3/3", "Rendering 10/10"):
         assert step in demo.stdout
     assert "Gaussians" in demo.stdout
 

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +18,13 @@ from plyfile import PlyData
 from safetensors import safe_open
 from torch import Tensor
 
+from tests.console.forks import ForkServer
 from tests.words.trained import NEGATIVES, PARTS, make_run
 from vlmgs_ns.commands.export import Export
 from vlmgs_ns.method import finished_run
 from vlmgs_ns.method.finished_run import OpenRun, open_run
 from vlmgs_ns.splats.ply import Gaussians, read_ply
 from vlmgs_ns.system.errors import InputError
-
-COMMAND = Path(sysconfig.get_path("scripts")) / "vlmgs"
 
 
 @pytest.fixture(scope="module")
@@ -315,19 +313,12 @@ def test_two_exports_at_once_leave_one_whole_file(opened: OpenRun, tmp_path: Pat
 # the command itself
 
 
-def vlmgs(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(COMMAND), "export", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+def vlmgs(server: ForkServer, *words: object) -> subprocess.CompletedProcess[str]:
+    return server.run(["vlmgs", "export", *map(str, words)], Path.cwd(), os.environ)
 
 
-def test_the_command_prints_one_object_and_nothing_else(run: OpenRun, tmp_path: Path) -> None:
-    done = vlmgs(run.folder, "--json", "--out", tmp_path, "--select", "red ball", "blue box", "--select", "red ball")
+def test_the_command_prints_one_object_and_nothing_else(run: OpenRun, tmp_path: Path, fork_server: ForkServer) -> None:
+    done = vlmgs(fork_server, run.folder, "--json", "--out", tmp_path, "--select", "red ball", "blue box", "--select", "red ball")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert done.stdout.count("\n") == 1 and said["ply"] == str(tmp_path / "red-ball+blue-box.ply")
@@ -338,7 +329,7 @@ def test_the_command_prints_one_object_and_nothing_else(run: OpenRun, tmp_path: 
     assert rows_of(run, Path(said["ply"])) == rows("ball", "box")
 
 
-def test_an_error_is_one_line_and_status_1(tmp_path: Path) -> None:
-    done = vlmgs(tmp_path / "nothing here", "--json", "--select", "red ball")
+def test_an_error_is_one_line_and_status_1(tmp_path: Path, fork_server: ForkServer) -> None:
+    done = vlmgs(fork_server, tmp_path / "nothing here", "--json", "--select", "red ball")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: there is no run at") and done.stderr.count("\n") == 1

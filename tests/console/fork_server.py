@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import pkgutil
 import select
+import signal
 import socket
 import sys
 import traceback
@@ -66,6 +67,7 @@ def become(order: dict[str, Any], scripts: dict[str, EntryPoint], outputs: list[
     for descriptor, target in zip(outputs, (1, 2), strict=True):
         os.dup2(descriptor, target)
         os.close(descriptor)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started the tests in the background
     os.chdir(order["cwd"])
     change_environment(order["env"], ENVIRONMENT)
     warnings.simplefilter(order["env"].get("PYTHONWARNINGS", "default"))

@@ -117,8 +117,8 @@ def run_of(commands: Commands, method: str, name: str) -> Run:
 
 @pytest.fixture(scope="session")
 def trained(commands: Commands, scene: Path) -> Run:
-    """vlm-fastgs-lite, ten steps, through the real ns-train."""
-    result = commands.run(
+    """vlm-fastgs-lite, ten steps, through ns-train."""
+    result = commands.fork(
         *("ns-train", "vlm-fastgs-lite", "--data", scene, "--max-num-iterations", 10, "--experiment-name", "shared", *SMALL),
         *("--pipeline.model.run-length", 1000),  # ten steps of a long run: nothing is born, pruned or reset yet
     )
