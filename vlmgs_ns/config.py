@@ -116,6 +116,9 @@ vlm_fastgs_lite = MethodSpecification(
             num_downscales=1,
             reset_alpha_every=1000,
             cull_alpha_thresh=0.1,
+            # What is smaller than half of the extent stays, however large on a screen: such Gaussians are walls and tables.
+            cull_scale_thresh=0.5,
+            stop_screen_size_at=0,
             importance_thresh=10.0,
             # Phase 3 made no difference to held-out photos in so short a run (configs/guidance.yaml).
             guidance=GuidanceConfig(seeds=500, novel=replace(NOVEL, enabled=False)),

@@ -97,9 +97,12 @@ def test_half_of_the_transparent_are_pruned_and_the_protected_are_not() -> None:
     assert densify(plain, params, optimizers, state, [0.0] * 28).pruned == 8
 
 
-def test_large_ones_are_pruned_only_after_the_first_reset() -> None:
-    for step, pruned in ((10, 0), (510, 2)):
-        strategy, params, optimizers, state = population([0.5] * 12, [0.2] * 4 + [0.01] * 8)
+@pytest.mark.parametrize("reset_every", [20, 100_000])
+def test_large_ones_are_pruned_from_their_own_step_on_whatever_is_reset(reset_every: int) -> None:
+    for step, pruned in ((100, 0), (110, 2)):
+        strategy, params, optimizers, state = population(
+            [0.5] * 12, [0.2] * 4 + [0.01] * 8, prune_scale_start_iter=100, reset_every=reset_every
+        )
         assert densify(strategy, params, optimizers, state, [0.0] * 12, step=step).pruned == pruned
 
 
@@ -131,7 +134,7 @@ def test_when_a_round_wants_too_much_the_highest_scores_win() -> None:
 
 HOSTILE = {
     "grow everything": dict(grow_grad2d=0.0, grow_absgrad2d=0.0, importance_threshold=-1.0, prune_opa=0.0),
-    "prune everything": dict(prune_opa=1.0, prune_scale3d=0.0, consistent_pruning=False),
+    "prune everything": dict(prune_opa=1.0, prune_scale3d=0.0, prune_scale_start_iter=0, consistent_pruning=False),
     "prune everything at the end": dict(refine_stop_iter=12, final_prune_every=1, final_prune_opa=1.0),
     "both": dict(grow_grad2d=0.0, grow_absgrad2d=0.0, importance_threshold=-1.0, prune_opa=1.0, max_new_per_round=5),
     "a budget below the start": dict(max_gaussians=20),

@@ -456,7 +456,15 @@ def test_strategies_take_their_thresholds_from_the_settings() -> None:
     assert (ours.refine_every, ours.reset_every, ours.refine_start_iter, ours.refine_stop_iter) == (20, 80, 100, 750)
     assert (ours.prune_opa, ours.pause_refine_after_reset, ours.importance_threshold) == (0.03, 7, 2.0)
     assert (ours.max_gaussians, ours.focus_strength, ours.focus_background) == (999, 0.25, 0.75)
+    assert ours.prune_scale_start_iter == 150  # of 1000, however rarely opacities are reset
     default = build(cloud(), **settings, densification="default").strategy
     assert type(default) is DefaultStrategy
     assert (default.refine_every, default.reset_every, default.prune_opa, default.absgrad) == (20, 80, 0.03, True)
     assert default.pause_refine_after_reset == 4 + 20 and not default.verbose
+
+
+def test_a_size_that_is_never_looked_at_is_a_warning() -> None:
+    with pytest.warns(
+        UserWarning, match=r"pruned for its size: that begins after step 80, and the last densification is before step 75"
+    ):
+        build(cloud(), run_length=100, cull_scale_after=80)

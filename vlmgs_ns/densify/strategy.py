@@ -62,7 +62,9 @@ class FastGSStrategy(DefaultStrategy):
     grow_scale3d: float = 0.001
     """Size, as a fraction of the scene's extent, up to which a Gaussian is small."""
     prune_scale3d: float = 0.1
-    """Size, as a fraction of the extent, above which one is a candidate for removal after the first opacity reset."""
+    """Size, as a fraction of the extent, above which one is a candidate for removal."""
+    prune_scale_start_iter: int = 3000
+    """Step after which size, in the world and on the screen, makes candidates for removal; resets of opacities do not matter."""
     absgrad: bool = True
     consistent_growth: bool = True
     """VCD: densify only where the importance is above `importance_threshold`."""
@@ -178,7 +180,7 @@ class FastGSStrategy(DefaultStrategy):
         wishes.fade(state)
         doomed = self._take_doomed(params, state, step)
         candidates = params["opacities"].flatten().sigmoid() < self.prune_opa
-        if step > self.reset_every:
+        if step > self.prune_scale_start_iter:
             candidates |= params["scales"].exp().amax(dim=-1) > self.prune_scale3d * state["scene_scale"]
             if step < self.refine_scale2d_stop_iter:
                 candidates |= state["radii"] > self.prune_scale2d

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Literal
@@ -44,7 +45,10 @@ class ModelSettings(SplatfactoModelConfig):
     cull_alpha_thresh: float = 0.005
     """Opacity below which a Gaussian is a candidate for removal while densifying."""
     cull_scale_thresh: float = 0.1
-    """Size, as a fraction of the scene's extent, above which a Gaussian is a candidate after the first opacity reset."""
+    """Size, as a fraction of the scene's extent, above which a Gaussian is a candidate for removal."""
+    cull_scale_after: Steps = 0.15
+    """Iteration, or fraction of the run, after which size, in the scene and on the screen, makes a Gaussian such a candidate
+    (FastGS' strategy only; Splatfacto's waits for the first opacity reset)."""
     densify_grad_thresh: float = 0.0002
     """Gradient of the 2-D mean, in units of half the picture, from which small Gaussians are cloned."""
     densify_absgrad_thresh: float = 0.0012
@@ -106,6 +110,7 @@ OUR_NAMES = {
     "importance_threshold": "importance_thresh",
     "focus_strength": "guidance.strength",
     "focus_background": "guidance.keep_background",
+    "prune_scale_start_iter": "cull_scale_after",
     "final_prune_opa": "final_prune_opacity",
 }
 """The same for what FastGS' strategy alone takes from the settings."""
@@ -120,6 +125,12 @@ def make_strategy(settings: ModelSettings, num_photos: int) -> DefaultStrategy:
     values = {name: attrgetter(setting)(settings) for name, setting in (names | OUR_NAMES if ours else names).items()}
     reset_every = max(1, settings.reset_alpha_every * int(settings.refine_every))
     if ours:
+        if int(settings.cull_scale_after) >= int(settings.stop_split_at):
+            warnings.warn(
+                f"no Gaussian is pruned for its size: that begins after step {int(settings.cull_scale_after)}, and the last "
+                f"densification is before step {int(settings.stop_split_at)}; lower --pipeline.model.cull-scale-after",
+                stacklevel=2,
+            )
         return FastGSStrategy(**values, reset_every=reset_every)
     return DefaultStrategy(
         **values,
