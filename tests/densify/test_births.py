@@ -7,7 +7,7 @@ import torch
 from gsplat.strategy import ops
 
 from tests.densify.test_strategy import population
-from vlmgs_ns.densify.births import append, clone, rotate, shared_opacity, shared_scale, split
+from vlmgs_ns.densify.births import SHRINK, append, clone, rotate, shared_opacity, shared_scale, split
 from vlmgs_ns.rasterize import rasterization
 
 OPACITIES = [0.1, 0.3, 0.5, 0.7, 0.95]
@@ -73,7 +73,7 @@ def test_a_split_changes_the_picture_less_than_gsplats(opacity: float) -> None:
         ops.split(params, optimizers, state, ALL)
         theirs.append(float((picture(params) - before).abs().mean()))
         mass.append(float(picture(params).sum()))
-    assert float((after - before).abs().mean()) < min(theirs) / 1.5
+    assert float((after - before).abs().mean()) < min(theirs) / 3
     assert abs(float(after.sum()) - before.sum()) < abs(sum(mass) / 8 - before.sum())
 
 
@@ -96,7 +96,8 @@ def test_children_are_near_and_smaller_and_all_others_stay() -> None:
     assert torch.allclose((first + second) / 2, old["means"][1])
     apart = (first - second).abs()
     assert apart[0] == apart[2] == 0 and 0.1 * 2.718 < float(apart[1]) < 2 * 0.1 * 2.718
-    assert (params["scales"][[1, 5]] < old["scales"][1]).all() and (params["opacities"][[1, 5]] < old["opacities"][1]).all()
+    assert torch.allclose(params["scales"][[1, 5]].exp(), old["scales"][1].exp() * torch.tensor([1.0, SHRINK, 1.0]))
+    assert (params["opacities"][[1, 5]] < old["opacities"][1]).all()
     assert torch.equal(params["means"][4], old["means"][3]) and torch.equal(params["means"][3], old["means"][3])
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.rasterize.scenes import random_scene
-from vlmgs_ns.densify.births import ACROSS
+from vlmgs_ns.densify.births import SHRINK
 from vlmgs_ns.densify.scores import Scores
 from vlmgs_ns.densify.strategy import Densification, FastGSStrategy
 from vlmgs_ns.rasterize import rasterization
@@ -57,7 +57,7 @@ def test_small_ones_are_cloned_by_gradient_and_large_ones_split_by_absolute_grad
     assert (report.cloned, report.split, report.count) == (1, 1, 8)
     means = params["means"][:, 0]
     assert (means == 0).sum() == 2 and (means == 3).sum() == 0
-    assert torch.isclose(params["scales"].exp().max(1).values, torch.tensor(large * ACROSS)).sum() == 2
+    assert torch.isclose(params["scales"].exp().min(1).values, torch.tensor(large * SHRINK)).sum() == 2
 
 
 def test_without_consistent_growth_importance_is_not_asked() -> None:

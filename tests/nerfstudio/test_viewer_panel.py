@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,6 +25,8 @@ from plyfile import PlyData
 from tests.nerfstudio.test_viewer import BROWSERS, FLAGS, free_port
 from tests.words.trained import NEGATIVES
 from vlmgs_ns.config import vlm_fastgs_lite
+from vlmgs_ns.guidance.backends.residual import ResidualBackend
+from vlmgs_ns.method.guided_scene import GuidedScene
 from vlmgs_ns.semantics.field import FieldConfig
 from vlmgs_ns.semantics.lifting import Lifted
 from vlmgs_ns.semantics.scene_semantics import About, SceneSemantics
@@ -96,11 +98,20 @@ class Page:
     def wait_for(self, text: str) -> None:
         self.page.get_by_text(text).first.wait_for(timeout=30_000)
 
+    def drag(self, left: int, top: int, right: int, bottom: int) -> None:
+        """From one corner of a box to the other, in pixels of the picture."""
+        x, y = self.corner
+        self.page.mouse.move(x + left, y + top)
+        self.page.mouse.down()
+        self.page.mouse.move(x + right, y + bottom, steps=5)
+        self.page.mouse.up()
+
     def picture(self) -> np.ndarray:  # [H, W, 3] in [0, 1]
         """What the canvas shows once it no longer changes."""
         box = max((handle.bounding_box() for handle in self.page.locator("canvas").all()), key=lambda box: box["width"])
         left = self.page.get_by_text("Find with words").bounding_box()["x"] - 40
         clip = {**box, "width": min(box["width"], left - box["x"])}
+        self.corner = box["x"], box["y"]
         before = None
         end = time.monotonic() + 30
         while time.monotonic() < end:
@@ -218,3 +229,28 @@ def test_find_select_hide_export(room: tuple[Any, Path, torch.Tensor], opened: t
         page.press("Undo")
     page.wait_for("Undone. 0 Gaussians selected")
     assert np.abs(page.picture() - before).max(axis=2).mean() < 0.01
+
+
+@pytest.mark.browser
+def test_a_box_dragged_over_a_thing_puts_it_in_focus(room: tuple[Any, Path, torch.Tensor], opened: tuple[Page, Any]) -> None:
+    """As while training: from the mouse through viser, the viewer's camera and the rasteriser to the Gaussians."""
+    pipeline, _, of = room
+    page, _ = opened
+    model, scene = pipeline.model, Path(pipeline.datamanager.get_datapath())
+    name = pipeline.datamanager.train_dataset.image_filenames[2].stem
+    instances = np.asarray(Image.open(scene / "masks_instance" / f"{name}.png")).astype(int)
+    counts = {thing["id"]: int((instances == thing["id"]).sum()) for thing in objects(scene) if thing["noun"] != "table"}
+    wanted = max(counts, key=lambda k: counts[k])
+    rows, columns = np.nonzero(on_page(instances, page.picture()) == wanted)
+    guided = GuidedScene(model, cast(Any, None), 640)
+    model.start_guidance(guided, ResidualBackend(), None)
+    try:
+        model.panel.act(model.panel.more_detail)
+        page.wait_for("Drag a box over")
+        page.drag(*(int(edge) for edge in (columns.min(), rows.min(), columns.max(), rows.max())))
+        page.wait_for("Gaussians are added there sooner")
+        focus = model.steering.instructions.trace(guided, 0)
+    finally:
+        model.steering = model.guided_scene = None
+    in_focus = (focus > 0) & (of > 0)
+    assert in_focus.sum() > 50 and (of[in_focus] == wanted).float().mean() > 0.6

@@ -520,7 +520,7 @@ def test_it_tells_what_was_asked_and_what_came_of_it(model: VlmFastGSModel) -> N
 def test_focus_is_as_strong_as_the_scene_covers(model: VlmFastGSModel) -> None:
     model.panel.show.default_value, model.panel.opacity.default_value = FOCUS, 1.0
     plain = shown(model)
-    assert press(model.panel, model.panel._describe_show).startswith("No round of guidance")
+    assert press(model.panel, model.panel._describe_show).startswith("No round of guidance and no mark")
     model.strategy_state["focus"] = torch.ones(len(model.means))
     outputs = render(model)
     wanted = outputs["rgb"] + outputs["accumulation"] * (torch.tensor(frame.COLOURS[0]) - outputs["rgb"])

@@ -14,12 +14,13 @@ from gsplat.strategy.ops import duplicate
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-ALONG, ACROSS = 0.6, 0.8
-"""Size of a split's children along the axis that is split and across it, as fractions of their parent's."""
-SHIFT = 0.85 * math.sqrt(1 - ALONG**2)
-"""How far they move to either side, in standard deviations of their parent; at sqrt(1 - ALONG²) they would keep its variance."""
-DIM = 0.9
-"""Their opacity, as a fraction of their parent's."""
+SHRINK = 0.6
+"""Length of a split's children along the axis that is split, as a fraction of their parent's; across it they are as wide."""
+SHIFT = 0.85 * math.sqrt(1 - SHRINK**2)
+"""How far they move to either side, in standard deviations of their parent: sqrt(1 - SHRINK²) keeps its variance, a little less
+keeps the picture better."""
+DIM = 0.79
+"""Their opacity, as a fraction of their parent's. With these three they cover what it did, but for 14 to 17 % of its alpha mass."""
 
 Params = Any  # dict or ParameterDict of name → Parameter, as gsplat's strategies take it
 
@@ -74,7 +75,7 @@ def split(
     opacity = _logit(DIM * params["opacities"][parents].sigmoid())
     for rows, side in ((parents, 1), (copies, -1)):
         params["means"].data[rows] += side * shift
-        params["scales"].data[rows] += math.log(ALONG) * longest + math.log(ACROSS) * (1 - longest)
+        params["scales"].data[rows] += math.log(SHRINK) * longest
         params["opacities"].data[rows] = opacity
     _forget(params, optimizers, parents)
 

@@ -309,8 +309,8 @@ class Panel(ViewerControl):
             return "The last round of guidance, as it was sent and answered; it does not follow the camera."
         if choice == FOCUS:
             if self._scene.focus is None:
-                return "No round of guidance has chosen any Gaussians in this run."
-            return "In colour: what the last round of guidance chose."
+                return "No round of guidance and no mark asks for more Gaussians now."
+            return "In colour: where Gaussians are added sooner."
         if choice == FEATURES:
             self._scene.searchable()
             return "Alike colours: features that are alike."
