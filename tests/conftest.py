@@ -25,21 +25,21 @@ for name, value in ENVIRONMENT.items():
 LONG_FILES = (
     "tests/bench/test_ray.py",
     "tests/commands/test_features.py",
-    "tests/commands/test_demo.py",
-    "tests/bench/test_bench.py",
-    "tests/nerfstudio/test_semantics.py",
     "tests/nerfstudio/test_train.py",
+    "tests/bench/test_bench.py",
+    "tests/commands/test_demo.py",
     "tests/nerfstudio/test_commands.py",
+    "tests/pages/test_report.py",
+    "tests/nerfstudio/test_semantics.py",
+    "tests/nerfstudio/test_viewer_panel.py",
+    "tests/method/test_guided_scene.py",
     "tests/nerfstudio/test_docs.py",
     "tests/nerfstudio/test_viewer.py",
-    "tests/nerfstudio/test_viewer_panel.py",
-    "tests/nerfstudio/test_inputs.py",
     "tests/nerfstudio/test_guidance.py",
-    "tests/pages/test_report.py",
-    "tests/method/test_guided_scene.py",
+    "tests/nerfstudio/test_inputs.py",
     "tests/rasterize/test_jit.py",
 )
-"""Files that take over 20 s, the longest first."""
+"""Files that take over 15 s, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
