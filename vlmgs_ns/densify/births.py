@@ -20,7 +20,7 @@ SHIFT = 0.85 * math.sqrt(1 - SHRINK**2)
 """How far they move to either side, in standard deviations of their parent: sqrt(1 - SHRINK²) keeps its variance, a little less
 keeps the picture better."""
 DIM = 0.79
-"""Their opacity, as a fraction of their parent's. With these three they cover what it did, but for 14–17 % of its alpha mass."""
+"""Their opacity, as a fraction of their parent's. With these they cover what it did, but for 14 to 17 % of its alpha mass."""
 
 Params = Any  # dict or ParameterDict of name → Parameter, as gsplat's strategies take it
 
