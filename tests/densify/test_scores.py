@@ -8,6 +8,7 @@ import torch
 from tests.rasterize.scenes import flat_splats, random_scene
 from tests.rasterize.twin import twin_rasterization
 from vlmgs_ns.densify.scores import ScoredView, error_mask, min_max, multi_view_scores
+from vlmgs_ns.densify.ssim import SSIM
 from vlmgs_ns.rasterize import rasterization
 
 
@@ -67,11 +68,30 @@ def test_scores_equal_a_brute_force_count() -> None:
         marked = error_mask(view.render, photo, mask=sound)
         counts = ((twin.weights[0] > 0) & marked.flatten()[:, None]).sum(0)
         totals += counts
-        blame += counts * float(0.8 * (view.render - photo).abs().mean())
+        blame += counts * float(0.8 * (view.render - photo)[sound].abs().mean())
         views.append(view)
     scores = multi_view_scores(views, no_ssim)
     assert torch.equal(scores.importance.long(), totals // 3) and totals.sum() > 300
     assert torch.allclose(scores.pruning.double(), min_max(blame), atol=1e-6)
+
+
+def test_what_a_mask_leaves_out_blames_none() -> None:
+    """Of two views the second is wrong only where its mask says that it does not count: all blame comes from the first."""
+    scene = random_scene(2, 60, 48, 32, cameras=2)
+    views, garbage = [], []
+    g = torch.Generator().manual_seed(1)
+    mask = torch.rand(32, 48, generator=g) > 0.3
+    for c in range(2):
+        image, _, info = rasterization(*scene.tensors()[:5], scene.viewmats[c : c + 1], scene.Ks[:1], 48, 32, sh_degree=0)
+        photo = (image[0].detach() + 0.1 * torch.rand(32, 48, 3, generator=g)).clamp(0, 1)
+        views.append(ScoredView(image[0].detach(), photo, info, mask))
+        garbage.append(ScoredView(image[0].detach(), torch.where(mask[..., None], photo, c * 5.0), info, mask))
+    clean, dirty = multi_view_scores(views, SSIM()), multi_view_scores(garbage, SSIM())
+    assert torch.equal(clean.importance, dirty.importance) and clean.importance.any()
+    assert torch.allclose(clean.pruning, dirty.pruning, atol=1e-6)
+    every = [ScoredView(v.render, v.photo, v.info, torch.ones_like(mask)) for v in views]
+    plain = [ScoredView(v.render, v.photo, v.info) for v in views]
+    assert torch.allclose(multi_view_scores(every, SSIM()).pruning, multi_view_scores(plain, SSIM()).pruning)
 
 
 def test_no_views_is_an_error() -> None:

@@ -2,7 +2,7 @@
 
 For K training views j with render r_j and photo g_j, the error map e_j = mean over channels of |r_j - g_j|, min-max normalised
 per view, marks the pixels M_j = e_j > τ. With count_ij, the marked pixels of view j to which Gaussian i contributes (an exact
-integer), and E_j = 0.8·L1 + 0.2·(1 - SSIM):
+integer), and E_j = 0.8·L1 + 0.2·(1 - SSIM), of what the view's mask leaves:
 
     importance s_d(i) = floor(Σ_j count_ij / K)          densify where it is high in many views
     pruning    s_p(i) = minmax_i(Σ_j count_ij · E_j)     prune where it is high
@@ -85,12 +85,21 @@ def multi_view_scores(
     for view in views:
         marked = error_mask(view.render, view.photo, threshold, view.mask)
         counts = contribution_counts(view.info, marked[None]).sum(dim=0)
-        l1 = (view.render - view.photo).abs().mean()
-        similarity = ssim(view.render.movedim(-1, 0)[None], view.photo.movedim(-1, 0)[None])
-        loss = 0.8 * l1 + 0.2 * (1 - similarity)
+        loss = _loss(view, ssim)
         total = counts if total is None else total + counts
         blame = counts.double() * loss if blame is None else blame + counts.double() * loss
         count += 1
     if total is None or blame is None:
         raise ValueError("no views to score Gaussians with: give at least one training photo")
     return Scores(torch.div(total, count, rounding_mode="floor").float(), min_max(blame).float())
+
+
+def _loss(view: ScoredView, ssim: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """E_j; pixels that do not count are black in both pictures, and the mean is over those that do."""
+    render, photo, share = view.render, view.photo, 1.0
+    if view.mask is not None:
+        render, photo = (torch.where(view.mask[..., None], picture, 0.0) for picture in (render, photo))
+        share = max(float(view.mask.float().mean()), 1 / view.mask.numel())
+    l1 = (render - photo).abs().mean()
+    similarity = ssim(render.movedim(-1, 0)[None], photo.movedim(-1, 0)[None])
+    return (0.8 * l1 + 0.2 * (1 - similarity)) / share
