@@ -14,7 +14,9 @@ from PIL import Image
 
 from tests.guidance.small_world import BALL, BALL_BOX, HEIGHT, SHELL, WIDTH, Scripted, SmallScene, says
 from tests.guidance.test_steering import config, lines
-from vlmgs_ns.guidance.instructions import VIEWS, Instructions, MarkedView, read_boxes, read_masks
+from vlmgs_ns.guidance import steering
+from vlmgs_ns.guidance.config import PhaseSchedule
+from vlmgs_ns.guidance.instructions import VIEWS, Instructions, MarkedView, read_boxes, read_masks, trace
 from vlmgs_ns.guidance.regions import mask
 from vlmgs_ns.guidance.reply import Box
 from vlmgs_ns.guidance.steering import Steering
@@ -105,11 +107,11 @@ def test_masks_that_say_nothing_are_one_message(tmp_path: Path) -> None:
 
 def test_marks_of_several_views_single_out_what_they_are_on(scene: SmallScene) -> None:
     instructions = Instructions()
-    assert instructions.trace(scene, 0) is None and scene.renders == 0
+    assert instructions.at(0) == []
     for point in scene.points:
         instructions.add(on_the_ball(point))
-    focus = instructions.trace(scene, 0)
-    assert focus is not None and (focus[:BALL] > 0).sum() > 0.8 * BALL and not focus[BALL:].any()
+    focus = trace(instructions.at(0), scene)
+    assert (focus[:BALL] > 0).sum() > 0.8 * BALL and not focus[BALL:].any()
 
 
 def test_a_photo_has_one_mark_and_a_new_viewpoint_as_many_as_are_drawn(scene: SmallScene) -> None:
@@ -120,15 +122,16 @@ def test_a_photo_has_one_mark_and_a_new_viewpoint_as_many_as_are_drawn(scene: Sm
     assert [view.viewpoint.photo for view in instructions.views] == [0, None, None]
 
 
-def test_of_many_views_a_few_are_rendered(scene: SmallScene) -> None:
+def test_of_many_views_a_few_are_looked_at_others_at_each_step(scene: SmallScene) -> None:
     instructions = Instructions()
     for k in range(5):
         for point in scene.points:
             instructions.add(
                 on_the_ball(Viewpoint(point.camera_to_world, point.K, WIDTH, HEIGHT, photo=10 * k + (point.photo or 0)))
             )
-    instructions.trace(scene, 0)
-    assert scene.renders == VIEWS
+    assert len(instructions.at(0)) == VIEWS == len(instructions.at(1))
+    photos = [[view.viewpoint.photo for view in instructions.at(step)] for step in (0, 0, 1)]
+    assert photos[0] == photos[1] != photos[2]
 
 
 def test_marks_by_hand_are_in_force_at_every_densification_and_recorded_once(scene: SmallScene, tmp_path: Path) -> None:
@@ -146,6 +149,20 @@ def test_marks_by_hand_are_in_force_at_every_densification_and_recorded_once(sce
     assert (line["phase"], line["backend"], line["step"]) == ("ground", "the user", 5) and line["selected"] > 0.8 * BALL
     assert [view["reply"] for view in line["views"]] == ["marked by hand"] * 6 and len(line["views"][0]["boxes"]) == 1
     assert sorted(line["pictures"]) == sorted(path.name for path in tmp_path.glob("*.jpg")) and len(line["pictures"]) == 6
+
+
+def test_what_is_marked_is_planted_now_and_then_where_it_is_wrong(scene: SmallScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted: list[int] = []
+    monkeypatch.setattr(steering, "plant", lambda point, *rest: planted.append(point.photo) or 3)
+    every = PhaseSchedule(start=0, end=30, every=10, views=6)
+    guide = Steering(config((), seeds=50, ground=every), Scripted(says("[]")), None, None)
+    guide.instruct([on_the_ball(point) for point in scene.points])
+    for step in range(12):
+        guide.before_densification(step, scene, {})
+    assert sorted(planted) == sorted([*range(6), *range(6)]) and guide.tally.added == 36  # at steps 0 and 10
+    scene.dim = True
+    guide.before_densification(30, scene, {})
+    assert len(planted) == 12
 
 
 def test_without_marks_nothing_is_traced(scene: SmallScene) -> None:

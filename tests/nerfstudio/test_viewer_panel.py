@@ -26,6 +26,7 @@ from tests.nerfstudio.test_viewer import BROWSERS, FLAGS, free_port
 from tests.words.trained import NEGATIVES
 from vlmgs_ns.config import vlm_fastgs_lite
 from vlmgs_ns.guidance.backends.residual import ResidualBackend
+from vlmgs_ns.guidance.instructions import trace
 from vlmgs_ns.method.guided_scene import GuidedScene
 from vlmgs_ns.semantics.field import FieldConfig
 from vlmgs_ns.semantics.lifting import Lifted
@@ -249,7 +250,7 @@ def test_a_box_dragged_over_a_thing_puts_it_in_focus(room: tuple[Any, Path, torc
         page.wait_for("Drag a box over")
         page.drag(*(int(edge) for edge in (columns.min(), rows.min(), columns.max(), rows.max())))
         page.wait_for("Gaussians are added there sooner")
-        focus = model.steering.instructions.trace(guided, 0)
+        focus = trace(model.steering.instructions.at(0), guided)
     finally:
         model.steering = model.guided_scene = None
     in_focus = (focus > 0) & (of > 0)

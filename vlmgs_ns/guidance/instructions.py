@@ -23,7 +23,7 @@ from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.strict import nearest
 
 VIEWS = 8
-"""Views that are traced back before a densification; all where there are fewer."""
+"""Marked views that are looked at before a densification; all where there are fewer."""
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -55,18 +55,19 @@ class Instructions:
         inside = mask((box,), viewpoint.width, viewpoint.height)
         self.add(MarkedView(viewpoint, torch.from_numpy(inside).to(viewpoint.K.device)))
 
-    @torch.no_grad()
-    def trace(self, scene: TrainingScene, step: int) -> Tensor | None:  # [N] in [0, 1]
-        """Return how much of each Gaussian lies inside the marks, 0 where it is not most of it; None: nothing is marked.
-
-        Of many marked views a few are rendered, others at each step.
-        """
+    def at(self, step: int) -> list[MarkedView]:
+        """Return the views to look at in a step: of many a few, others at each step; none where nothing is marked."""
         views = self.views
         if not any(bool(view.mask.any()) for view in views):
-            return None
+            return []
         chosen = torch.randperm(len(views), generator=torch.Generator().manual_seed(step))[:VIEWS]
-        traced = (TracedView(scene.render(views[k].viewpoint).info, views[k].mask) for k in chosen.tolist())
-        return focus(traced)
+        return [views[k] for k in chosen.tolist()]
+
+
+@torch.no_grad()
+def trace(views: list[MarkedView], scene: TrainingScene) -> Tensor:  # [N] in [0, 1]
+    """Return how much of each Gaussian lies inside the marks, 0 where it is not most of it."""
+    return focus(TracedView(scene.render(view.viewpoint).info, view.mask) for view in views)
 
 
 def read_boxes(path: Path, photos: Mapping[str, Size]) -> Marks:

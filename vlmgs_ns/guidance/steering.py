@@ -21,7 +21,7 @@ from vlmgs_ns.densify.strategy import Densification
 from vlmgs_ns.densify.wishes import INSTRUCTED, Wishes
 from vlmgs_ns.guidance.config import GuidanceConfig, choose_views
 from vlmgs_ns.guidance.focus import UNSEEN, WITNESSES, TracedView, focus, seen_mass
-from vlmgs_ns.guidance.instructions import Instructions, MarkedView
+from vlmgs_ns.guidance.instructions import Instructions, MarkedView, trace
 from vlmgs_ns.guidance.memory import ReplyMemory
 from vlmgs_ns.guidance.planting import plant
 from vlmgs_ns.guidance.question import Answer, Backend, Phase, Question
@@ -81,6 +81,7 @@ class Steering:
         self.instructions = Instructions()
         """What the user wants in detail."""
         self._by_hand: list[MarkedView] = []
+        self._next_planting = 0
         self._earlier: dict[int, NDArray[np.uint8]] = {}
         self._failed_in_a_row = 0
         self._paused = False
@@ -116,8 +117,12 @@ class Steering:
             self.instructions.add(view)
 
     def before_densification(self, step: int, scene: TrainingScene, state: dict[str, Any]) -> None:
-        """Trace what the user wants in detail back to the present Gaussians; to be called right before some are born."""
-        state[INSTRUCTED] = focus = self.instructions.trace(scene, step)
+        """Plant where the user's marks are rendered wrong, now and then, and trace them to the Gaussians; right before births."""
+        views = self.instructions.at(step)
+        if views and step >= self._next_planting:
+            self._next_planting = step + int(self.config.ground.every)
+            self.tally.added += self._plant([(view.viewpoint, view.mask) for view in views], scene, step, fill_gaps=False)
+        state[INSTRUCTED] = focus = trace(views, scene) if views else None
         if focus is not None and self._by_hand:
             by_hand, self._by_hand = self._by_hand, []
             self._record_marks(step, by_hand, scene, int((focus > 0).sum()))
@@ -238,7 +243,7 @@ class Steering:
         meant = self._meant(done)
         if not any(bool(region.any()) for _, region in meant):
             return {"selected": 0, "planted": 0}
-        planted = self._plant(done, meant, scene)
+        planted = self._plant(meant, scene, done.step, done.inverted)
         self.tally.added += planted
         views = (TracedView(scene.render(point).info, pixels_) for point, pixels_ in meant)
         # a floater may be seen from a single new viewpoint
@@ -275,15 +280,12 @@ class Steering:
                 warnings.warn(f"guidance: {thing.strip()!r} was found in none of {len(done.views)} photos", stacklevel=2)
         return {"selected": 0, "found": len(labels)}
 
-    def _plant(self, done: Round, meant: list[tuple[Viewpoint, Tensor]], scene: TrainingScene) -> int:
+    def _plant(self, meant: list[tuple[Viewpoint, Tensor]], scene: TrainingScene, step: int, fill_gaps: bool) -> int:
         """Plant Gaussians where regions of photos' views ask for something that is not there; how many."""
         if self.config.seeds == 0 or scene.recovering():
-            return 0  # of what is dim nobody can tell whether it is wrong
-        planted = 0
-        for point, region in meant:
-            if point.photo is not None:
-                planted += plant(point, region, self.config.seeds, scene, done.step, done.inverted)
-        return planted
+            return 0  # renders are dim: what is wrong cannot be told
+        views = [(point, region) for point, region in meant if point.photo is not None]
+        return sum(plant(point, region, self.config.seeds, scene, step, fill_gaps) for point, region in views)
 
     def _in_no_photo(
         self,
