@@ -75,7 +75,8 @@ class GuidanceConfig(BackendSettings):
     """Iterations, or fraction of the run, for which planted Gaussians are not pruned."""
     seeds: int = 2000
     """The most new Gaussians that a photo's region is given where the render is wrong, at the depth on which neighbouring photos
-    agree, and in gaps of the background at the depth of their surroundings; 0: none."""
+    agree, and in gaps of the background at the depth of their surroundings; 0: none. What
+    the user marked is given as many in all."""
     blocking: bool = False
     """Wait for each answer, so that runs repeat exactly; else training goes on and the answer is used when it is there. The
     residual backend is always waited for."""

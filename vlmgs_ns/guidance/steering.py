@@ -121,7 +121,8 @@ class Steering:
         views = self.instructions.at(step)
         if views and step >= self._next_planting:
             self._next_planting = step + int(self.config.ground.every)
-            self.tally.added += self._plant([(view.viewpoint, view.mask) for view in views], scene, step, fill_gaps=False)
+            meant = [(view.viewpoint, view.mask) for view in views]
+            self.tally.added += self._plant(meant, self.config.seeds // len(views), scene, step, fill_gaps=False)
         state[INSTRUCTED] = focus = trace(views, scene) if views else None
         if focus is not None and self._by_hand:
             by_hand, self._by_hand = self._by_hand, []
@@ -243,7 +244,7 @@ class Steering:
         meant = self._meant(done)
         if not any(bool(region.any()) for _, region in meant):
             return {"selected": 0, "planted": 0}
-        planted = self._plant(meant, scene, done.step, done.inverted)
+        planted = self._plant(meant, self.config.seeds, scene, done.step, done.inverted)
         self.tally.added += planted
         views = (TracedView(scene.render(point).info, pixels_) for point, pixels_ in meant)
         # a floater may be seen from a single new viewpoint
@@ -280,12 +281,12 @@ class Steering:
                 warnings.warn(f"guidance: {thing.strip()!r} was found in none of {len(done.views)} photos", stacklevel=2)
         return {"selected": 0, "found": len(labels)}
 
-    def _plant(self, meant: list[tuple[Viewpoint, Tensor]], scene: TrainingScene, step: int, fill_gaps: bool) -> int:
-        """Plant Gaussians where regions of photos' views ask for something that is not there; how many."""
-        if self.config.seeds == 0 or scene.recovering():
+    def _plant(self, meant: list[tuple[Viewpoint, Tensor]], count: int, scene: TrainingScene, step: int, fill_gaps: bool) -> int:
+        """Plant up to `count` Gaussians for each region of a photo's view where something is not there; how many."""
+        if count == 0 or scene.recovering():
             return 0  # renders are dim: what is wrong cannot be told
         views = [(point, region) for point, region in meant if point.photo is not None]
-        return sum(plant(point, region, self.config.seeds, scene, step, fill_gaps) for point, region in views)
+        return sum(plant(point, region, count, scene, step, fill_gaps) for point, region in views)
 
     def _in_no_photo(
         self,
