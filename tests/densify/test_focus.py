@@ -82,6 +82,21 @@ def test_the_budget_holds_whatever_is_wished_for(settings: dict[str, int]) -> No
     assert all(len(p) == report.count for p in params.values())
 
 
+def test_at_the_budget_what_pruning_frees_goes_to_what_is_in_focus() -> None:
+    """There are as many as there may be; half of the four faint ones go in each round, and the places are filled in the next."""
+    strategy, params, optimizers, state = population(
+        [0.001] * 4 + [0.5] * 16, [SMALL] * 20, max_gaussians=20, focus_background=0.0
+    )
+    tell_apart(params)
+    state["instructed"] = torch.tensor([0.0] * 18 + [1.0] * 2)
+    for k, (count, cloned) in enumerate(((18, 0), (19, 2))):  # the second round prunes one of the two that are left
+        n = len(params["means"])
+        state["grad2d"] += 0.001
+        report = densify(strategy, params, optimizers, state, [0.0] * (n - 16) + [9.0] * 16, step=10 * (k + 1))
+        assert (report.count, report.cloned, report.focused) == (count, cloned, cloned)
+    assert born(params, 20) == [18, 19]
+
+
 def test_a_focus_lasts_and_fades_and_its_children_have_it() -> None:
     strategy, params, optimizers, state = population([0.5] * 4, [SMALL, LARGE] * 2)
     tell_apart(params)
