@@ -94,6 +94,21 @@ def test_what_a_mask_leaves_out_blames_none() -> None:
     assert torch.allclose(multi_view_scores(every, SSIM()).pruning, multi_view_scores(plain, SSIM()).pruning)
 
 
+def test_the_error_of_a_masked_view_is_the_mean_over_what_counts() -> None:
+    """Left, right, outside. One view is wrong by 1 in its left half; the other in its right half, which alone counts."""
+    scene = flat_splats([(8.5, 8.5), (24.5, 8.5), (8.5, -90.0)], [1.0] * 3, [0.9] * 3, [2.0] * 3, 32, 16)
+    image, _, info = rasterization(*scene.tensors(), 32, 16, eps2d=0.0)
+    render = image[0].detach().mean(-1, keepdim=True).expand(-1, -1, 3)
+    left = (torch.arange(32) < 16).expand(16, 32)
+    views = [
+        ScoredView(render, torch.where(left[..., None], render + 1, render), info),
+        ScoredView(render, torch.where(left[..., None], render, render + 1), info, ~left),
+    ]
+    views[1].photo[:, 16] = render[:, 16]  # an error that is the same everywhere marks nothing
+    few = multi_view_scores(views, no_ssim).pruning
+    assert few[2] == 0 and few[1] == 1 and float(few[0]) == pytest.approx(0.5 * 16 / 15, rel=0.1)
+
+
 def test_no_views_is_an_error() -> None:
     with pytest.raises(ValueError, match="no views"):
         multi_view_scores([], no_ssim)
