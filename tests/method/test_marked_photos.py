@@ -62,6 +62,7 @@ def test_masks_of_another_size_are_of_the_whole_photo() -> None:
     view = Viewpoint(torch.eye(4)[:3], taken.get_intrinsics_matrices()[0], WIDTH, HEIGHT, photo=0)
     twice = blobs().repeat(2, 0).repeat(2, 1)
     assert np.array_equal(as_trained(twice, taken[0], view), blobs())
+    assert np.array_equal(as_trained(blobs(), taken[0], view), blobs())
 
 
 def test_boxes_are_marks_in_the_views_of_their_photos(views: VlmFastGSDatamanager, tmp_path: Path) -> None:  # noqa: F811
