@@ -160,8 +160,11 @@ def test_what_is_marked_is_planted_now_and_then_where_it_is_wrong(scene: SmallSc
     for step in range(12):
         guide.before_densification(step, scene, {})
     assert sorted(planted) == sorted([*range(6), *range(6)]) and guide.tally.added == 36  # at steps 0 and 10
+    again = Steering(guide.config, Scripted(says("[]")), None, None)
+    again.set_state(guide.get_state())
+    again.before_densification(12, scene, {})
     scene.dim = True
-    guide.before_densification(30, scene, {})
+    again.before_densification(30, scene, {})
     assert len(planted) == 12
 
 
@@ -216,6 +219,9 @@ def test_marks_survive_a_checkpoint(scene: SmallScene) -> None:
     kept = {view.viewpoint.photo: bool(view.mask.any()) for view in again.instructions.views}
     assert kept == {photo: photo != 2 for photo in range(6)}
     states: list[dict[str, Any]] = [{}, {}]
+    assert [view.viewpoint.photo for view in again.instructions.views] == [
+        view.viewpoint.photo for view in guide.instructions.views
+    ]
     guide.instruct(again.instructions.views)
     for one, state in zip((guide, again), states, strict=True):
         one.before_densification(3, scene, state)

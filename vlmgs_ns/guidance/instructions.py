@@ -47,8 +47,13 @@ class Instructions:
 
     def add(self, view: MarkedView) -> None:
         """Mark a view, in place of what was marked in the same photo before."""
-        photo = view.viewpoint.photo
-        self.views = [other for other in self.views if photo is None or other.viewpoint.photo != photo] + [view]
+        photo, views = view.viewpoint.photo, list(self.views)
+        photos = [other.viewpoint.photo for other in views]
+        if photo is not None and photo in photos:
+            views[photos.index(photo)] = view
+        else:
+            views.append(view)
+        self.views = views
 
     def add_box(self, viewpoint: Viewpoint, box: Box) -> None:
         """Mark a box of a view."""

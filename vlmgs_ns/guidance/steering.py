@@ -159,6 +159,7 @@ class Steering:
             "tally": dict(vars(self.tally)),
             "earlier": {index: torch.from_numpy(picture) for index, picture in self._earlier.items()},
             "targets": dict(self.targets),
+            "next_planting": self._next_planting,
             "marks": [{**vars(view.viewpoint), "mask": view.mask} for view in self.instructions.views],
         }
 
@@ -168,11 +169,12 @@ class Steering:
         self.tally = Tally(**state["tally"])
         self._earlier = {index: picture.cpu().numpy() for index, picture in state["earlier"].items()}
         self.targets = dict(state["targets"])
-        marks = [dict(mark) for mark in state.get("marks", [])]
-        for view in [
-            *(MarkedView(mask=mark.pop("mask"), viewpoint=Viewpoint(**mark)) for mark in marks),
-            *self.instructions.views,
-        ]:
+        self._next_planting = state.get("next_planting", 0)
+        by_hand, self.instructions = self.instructions.views, Instructions()  # as files say now, whatever they said before
+        for mark in state.get("marks", []):
+            place = {name: value for name, value in mark.items() if name != "mask"}
+            self.instructions.add(MarkedView(Viewpoint(**place), mark["mask"]))
+        for view in by_hand:
             self.instructions.add(view)
 
     @torch.no_grad()
