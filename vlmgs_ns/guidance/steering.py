@@ -163,17 +163,17 @@ class Steering:
             "marks": [{**vars(view.viewpoint), "mask": view.mask} for view in self.instructions.views],
         }
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from `get_state`."""
+    def set_state(self, state: dict[str, Any], device: torch.device | str = "cpu") -> None:
+        """Continue from `get_state`, with what is compared with renders on their device."""
         self._failed_in_a_row, self._paused = state["failed_in_a_row"], state["paused"]
         self.tally = Tally(**state["tally"])
         self._earlier = {index: picture.cpu().numpy() for index, picture in state["earlier"].items()}
-        self.targets = dict(state["targets"])
+        self.targets = {photo: target.to(device) for photo, target in state["targets"].items()}
         self._next_planting = state.get("next_planting", 0)
         by_hand, self.instructions = self.instructions.views, Instructions()  # as files say now, whatever they said before
         for mark in state.get("marks", []):
-            place = {name: value for name, value in mark.items() if name != "mask"}
-            self.instructions.add(MarkedView(Viewpoint(**place), mark["mask"]))
+            here = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in mark.items()}
+            self.instructions.add(MarkedView(mask=here.pop("mask"), viewpoint=Viewpoint(**here)))
         for view in by_hand:
             self.instructions.add(view)
 

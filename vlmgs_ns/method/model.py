@@ -426,4 +426,4 @@ class VlmFastGSModel(SplatfactoModel):
         if self.steering is not None:
             self.steering.config = self.config.guidance
             if "guidance" in state:
-                self.steering.set_state(state["guidance"])
+                self.steering.set_state(state["guidance"], self.device)
