@@ -172,7 +172,9 @@ class Steering:
         self._next_planting = state.get("next_planting", 0)
         by_hand, self.instructions = self.instructions.views, Instructions()  # as files say now, whatever they said before
         for mark in state.get("marks", []):
-            here = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in mark.items()}
+            here: dict[str, Any] = {
+                name: value.to(device) if isinstance(value, Tensor) else value for name, value in mark.items()
+            }
             self.instructions.add(MarkedView(mask=here.pop("mask"), viewpoint=Viewpoint(**here)))
         for view in by_hand:
             self.instructions.add(view)
