@@ -16,7 +16,7 @@ from tests.guidance.small_world import BALL, BALL_BOX, HEIGHT, SHELL, WIDTH, Scr
 from tests.guidance.test_steering import config, lines
 from vlmgs_ns.guidance import steering
 from vlmgs_ns.guidance.config import PhaseSchedule
-from vlmgs_ns.guidance.instructions import VIEWS, Instructions, MarkedView, read_boxes, read_masks, trace
+from vlmgs_ns.guidance.instructions import VIEWS, Instructions, MarkedView, marked_box, read_boxes, read_masks, trace
 from vlmgs_ns.guidance.regions import mask
 from vlmgs_ns.guidance.reply import Box
 from vlmgs_ns.guidance.steering import Steering
@@ -122,6 +122,18 @@ def test_a_photo_has_one_mark_and_a_new_viewpoint_as_many_as_are_drawn(scene: Sm
     assert [view.viewpoint.photo for view in instructions.views] == [0, None, None]
 
 
+def test_a_box_drawn_in_the_viewer_is_a_wish_of_its_own(scene: SmallScene) -> None:
+    """Photos say where the ball is; a box on what is behind it must not lose to that, though photos see it too."""
+    instructions = Instructions()
+    for point in scene.points:
+        instructions.add(on_the_ball(point))
+    ball = trace(instructions.at(0), scene)
+    free = Viewpoint(scene.points[0].camera_to_world, scene.points[0].K, WIDTH, HEIGHT)
+    instructions.add(marked_box(free, Box(0.0, 0.0, 0.2, 1.0)))
+    both = trace(instructions.at(0), scene)
+    assert torch.equal(both[:BALL], ball[:BALL]) and (both[BALL:] > 0).sum() > 3 and not (ball[BALL:] > 0).any()
+
+
 def test_of_many_views_a_few_are_looked_at_others_at_each_step(scene: SmallScene) -> None:
     instructions = Instructions()
     for k in range(5):
@@ -166,6 +178,17 @@ def test_what_is_marked_is_planted_now_and_then_where_it_is_wrong(scene: SmallSc
     scene.dim = True
     again.before_densification(30, scene, {})
     assert len(planted) == 12
+
+
+def test_a_box_drawn_in_the_viewer_is_recorded_with_what_it_was_drawn_on(scene: SmallScene, tmp_path: Path) -> None:
+    guide = Steering(config(()), Scripted(says("[]")), None, tmp_path)
+    free = Viewpoint(scene.points[0].camera_to_world, scene.points[0].K, WIDTH, HEIGHT)
+    for step in (3, 6):
+        guide.instruct([marked_box(free, Box(0.23, 0.15, 0.77, 0.85))])
+        guide.before_densification(step, scene, {})
+        guide.before_densification(step + 1, scene, {})
+    assert [(line["step"], line["backend"]) for line in lines(tmp_path)] == [(3, "the user"), (6, "the user")]
+    assert lines(tmp_path)[0]["views"][0]["view"] == "new viewpoint" and len(list(tmp_path.glob("*.jpg"))) == 2
 
 
 def test_without_marks_nothing_is_traced(scene: SmallScene) -> None:

@@ -55,24 +55,33 @@ class Instructions:
             views.append(view)
         self.views = views
 
-    def add_box(self, viewpoint: Viewpoint, box: Box) -> None:
-        """Mark a box of a view."""
-        inside = mask((box,), viewpoint.width, viewpoint.height)
-        self.add(MarkedView(viewpoint, torch.from_numpy(inside).to(viewpoint.K.device)))
-
     def at(self, step: int) -> list[MarkedView]:
-        """Return the views to look at in a step: of many a few, others at each step; none where nothing is marked."""
+        """Return the views to look at in a step: of many photos a few, others at each step, and the last boxes that were drawn in
+        the viewer; none where nothing is marked."""
         views = self.views
         if not any(bool(view.mask.any()) for view in views):
             return []
-        chosen = torch.randperm(len(views), generator=torch.Generator().manual_seed(step))[:VIEWS]
-        return [views[k] for k in chosen.tolist()]
+        photos, drawn = _by_origin(views)
+        chosen = torch.randperm(len(photos), generator=torch.Generator().manual_seed(step))[:VIEWS]
+        return [photos[k] for k in chosen.tolist()] + drawn[-VIEWS:]
 
 
 @torch.no_grad()
 def trace(views: list[MarkedView], scene: TrainingScene) -> Tensor:  # [N] in [0, 1]
-    """Return how much of each Gaussian lies inside the marks, 0 where it is not most of it."""
-    return focus(TracedView(scene.render(view.viewpoint).info, view.mask) for view in views)
+    """Return how much of each Gaussian lies inside the marks, 0 where it is not most of it.
+
+    Photos together single out one wish; each box that was drawn in the viewer is a wish of its own.
+    """
+    photos, drawn = _by_origin(views)
+    wishes = [wish for wish in (photos, *([view] for view in drawn)) if wish]
+    traced = [focus(TracedView(scene.render(view.viewpoint).info, view.mask) for view in wish) for wish in wishes]
+    return torch.stack(traced).amax(dim=0)
+
+
+def marked_box(viewpoint: Viewpoint, box: Box) -> MarkedView:
+    """Return a view in which a box is marked."""
+    inside = mask((box,), viewpoint.width, viewpoint.height)
+    return MarkedView(viewpoint, torch.from_numpy(inside).to(viewpoint.K.device))
 
 
 def read_boxes(path: Path, photos: Mapping[str, Size]) -> Marks:
@@ -123,6 +132,11 @@ def read_masks(folder: Path, photos: Mapping[str, Size]) -> Marks:
     if not any(mask.any() for mask in marks.values()):
         raise InputError(f"the masks in {folder} are black everywhere. Paint white what shall be detailed.")
     return marks
+
+
+def _by_origin(views: list[MarkedView]) -> tuple[list[MarkedView], list[MarkedView]]:
+    """Views of photos, and of other viewpoints."""
+    return [view for view in views if view.viewpoint.photo is not None], [view for view in views if view.viewpoint.photo is None]
 
 
 _FORM = 'Write {"12.jpg": [[left, top, right, bottom], …]}, in pixels of the photo.'

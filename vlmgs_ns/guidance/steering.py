@@ -111,8 +111,8 @@ class Steering:
             self.worker.release()
 
     def instruct(self, views: list[MarkedView]) -> None:
-        """Want what the user marked by hand in detail, until the run ends."""
-        self._by_hand = views
+        """Want what the user marked by hand in detail, until the run ends. May be called from another thread."""
+        self._by_hand = [*self._by_hand, *views]
         for view in views:
             self.instructions.add(view)
 
@@ -330,12 +330,14 @@ class Steering:
     def _record_marks(self, step: int, by_hand: list[MarkedView], scene: TrainingScene, selected: int) -> None:
         """Record what the user marked as if it had been answered, with pictures of as many views as a round asks about."""
         shown = by_hand[: self.config.ground.views]
-        questions = [Question("ground", "", (pixels(scene.photo(view.viewpoint)),)) for view in shown]
+        points = [view.viewpoint for view in shown]
+        pictures = [scene.render(point).rgb if point.photo is None else scene.photo(point) for point in points]
+        questions = [Question("ground", "", (pixels(picture),)) for picture in pictures]
         regions = [
             ViewRegions(Answer("marked by hand"), tuple(Box(*box) for box in boxes_around(view.mask.cpu().numpy(), 0, 8)))
             for view in shown
         ]
-        done = Round("ground", step, questions, [{"name": _name(view.viewpoint.photo)} for view in shown], regions)
+        done = Round("ground", step, questions, [{"name": _name(point.photo)} for point in points], regions)
         if self.record is not None:
             self.record.draw(done)
             self.record.write(done, "the user", {"selected": selected})

@@ -24,6 +24,7 @@ from vlmgs_ns.densify.seeding import camera_extent, uniform_points
 from vlmgs_ns.densify.ssim import SSIM
 from vlmgs_ns.densify.strategy import FastGSStrategy
 from vlmgs_ns.densify.wishes import in_force
+from vlmgs_ns.guidance.instructions import marked_box
 from vlmgs_ns.guidance.memory import ReplyMemory
 from vlmgs_ns.guidance.question import Backend
 from vlmgs_ns.guidance.reply import Box
@@ -275,7 +276,7 @@ class VlmFastGSModel(SplatfactoModel):
         K = camera.get_intrinsics_matrices()[0].to(self.device)
         pose, width, height = camera.camera_to_worlds[0].to(self.device), int(camera.width), int(camera.height)
         viewpoint = Viewpoint(pose, K, width, height).within(self.config.guidance.picture_size)
-        self.steering.instructions.add_box(viewpoint, Box(*box))
+        self.steering.instruct([marked_box(viewpoint, Box(*box))])
 
     @property
     def has_semantic_stage(self) -> bool:
