@@ -31,23 +31,32 @@ def masks(tmp_path: Path) -> Path:
 
 def test_boxes_are_tight_and_in_pixels_of_the_photos(masks: Path, tmp_path: Path) -> None:
     path = tmp_path / "boxes.json"
-    write_boxes(masks, 3, False, path)
+    write_boxes(masks, 3, "boxes", path)
     content = json.loads(path.read_text())
     assert content == {"0.jpg": [[0, 4, 8, 10]], "1.jpg": [[6, 4, 14, 10]], "2.jpg": [[12, 4, 20, 10]], "3.jpg": []}
     assert all(mask.any() for name, mask in read_boxes(path, dict.fromkeys(content, (40, 20))).items() if name != "3.jpg")
-    write_boxes(masks, None, False, path)
+    write_boxes(masks, None, "boxes", path)
     assert json.loads(path.read_text())["3.jpg"] == [[0, 16, 40, 20]]
 
 
 def test_the_control_has_the_boxes_of_other_photos(masks: Path, tmp_path: Path) -> None:
     path = tmp_path / "boxes.json"
-    write_boxes(masks, 3, True, path)
+    write_boxes(masks, 3, "shuffled boxes", path)
     assert json.loads(path.read_text()) == {
         "0.jpg": [[12, 4, 20, 10]], "1.jpg": [], "2.jpg": [[0, 4, 8, 10]], "3.jpg": [[6, 4, 14, 10]]
     }  # fmt: skip
 
 
+def test_the_other_control_has_boxes_of_their_size_anywhere(masks: Path, tmp_path: Path) -> None:
+    path = tmp_path / "boxes.json"
+    write_boxes(masks, 3, "moved boxes", path)
+    moved = json.loads(path.read_text())
+    assert moved.pop("3.jpg") == [] and len({tuple(box[0]) for box in moved.values()}) == 3
+    for ((left, top, right, bottom),) in moved.values():
+        assert (round(right - left, 1), round(bottom - top, 1)) == (8, 6) and 0 <= left < right <= 40 and 0 <= top < bottom <= 20
+
+
 def test_an_object_that_no_mask_shows_is_one_message(masks: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="show no object 5 in any photo"):
-        write_boxes(masks, 5, False, tmp_path / "boxes.json")
+        write_boxes(masks, 5, "boxes", tmp_path / "boxes.json")
     assert not (tmp_path / "boxes.json").exists()

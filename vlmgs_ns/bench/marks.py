@@ -14,13 +14,14 @@ from vlmgs_ns.system.errors import InputError
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-def write_boxes(masks: Path, wanted: int | None, shuffled: bool, path: Path) -> None:
+def write_boxes(masks: Path, wanted: int | None, marks: str, path: Path) -> None:
     """Write a box around the object in every photo that shows it, as `instruct_boxes` takes them.
 
     Args:
         masks: PNGs named as the photos, which lie in a folder beside, of the photos' aspect.
         wanted: the object's value in the masks; None: all that is not 0.
-        shuffled: give every photo the box of the one half of the photos away, as a control.
+        marks: "boxes"; or a control, "shuffled boxes": every photo has the box of the one half of the photos away, which is almost
+            right where all look at the object, or "moved boxes": at a place drawn at random.
 
     Raises:
         InputError: no mask shows the object.
@@ -35,12 +36,17 @@ def write_boxes(masks: Path, wanted: int | None, shuffled: bool, path: Path) -> 
             boxes.append((photos[file.stem], np.array(corners) / [*inside.shape[::-1], *inside.shape[::-1]][: len(corners)]))
     if not any(len(box) for _, box in boxes):
         raise InputError(f"the masks in {masks} show no object {'' if wanted is None else wanted} in any photo; give another")
-    content = {}
+    content, generator = {}, np.random.default_rng(0)
     for k, (photo, box) in enumerate(boxes):
-        box = boxes[(k + len(boxes) // 2) % len(boxes)][1] if shuffled else box
+        if marks == "shuffled boxes":
+            box = boxes[(k + len(boxes) // 2) % len(boxes)][1]
+        elif marks == "moved boxes" and len(box):
+            size = box[2:] - box[:2]
+            corner = generator.uniform(0, 1 - size)
+            box = np.concatenate([corner, corner + size])
         with Image.open(photo) as image:
-            size = np.array([*image.size, *image.size])
-        content[photo.name] = [np.round(box * size, 2).tolist()] if len(box) else []
+            scale = np.array([*image.size, *image.size])
+        content[photo.name] = [np.round(box * scale, 2).tolist()] if len(box) else []
     with replacing(path) as partial:
         partial.write_text(json.dumps(content), encoding="utf-8")
 

@@ -87,7 +87,7 @@ def _train(order: Order, report: Report) -> dict[str, Any]:
     if settings["marks"] != "none":
         order.folder.mkdir(parents=True, exist_ok=True)
         boxes = config.pipeline.model.guidance.instruct_boxes = order.folder / "boxes.json"
-        write_boxes(data / settings["masks"], settings["object"], settings["marks"] != "boxes", boxes)
+        write_boxes(data / settings["masks"], settings["object"], settings["marks"], boxes)
     if order.vlm_url is not None:
         config.pipeline.model.guidance.base_url = order.vlm_url
     labels = read_labels(settings["labels"], Path(run.labels or run.data), wanted) if wanted else None

@@ -61,6 +61,9 @@ Overrides = Annotated[
 """Dotted paths below the trainer's config to plain values. Whether there is such a setting is for `configure` to check."""
 
 
+Marks = Literal["none", "boxes", "shuffled boxes", "moved boxes"]
+
+
 class Published(StrictModel):
     """Figures that others measured. They stand beside ours, never among them."""
 
@@ -140,8 +143,8 @@ class MethodSpec(StrictModel):
 
     base: Literal["vlm-fastgs", "vlm-fastgs-big", "vlm-fastgs-lite", "fastgs"]
     overrides: Overrides = Field(default_factory=dict)
-    marks: Literal["none", "boxes", "shuffled boxes"] = "none"
-    """What the user marks: boxes around the scene's `object`, or, as a control, those of other photos."""
+    marks: Marks = "none"
+    """What the user marks: boxes around the scene's `object`; as controls, those of other photos, or boxes of their size anywhere."""
 
 
 class Thresholds(StrictModel):
