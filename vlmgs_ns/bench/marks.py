@@ -20,8 +20,8 @@ def write_boxes(masks: Path, wanted: int | None, marks: str, path: Path) -> None
     Args:
         masks: PNGs named as the photos, which lie in a folder beside, of the photos' aspect.
         wanted: the object's value in the masks; None: all that is not 0.
-        marks: "boxes"; or a control, "shuffled boxes": every photo has the box of the one half of the photos away, which is almost
-            right where all look at the object, or "moved boxes": at a place drawn at random.
+        marks: "boxes"; or a control, "shuffled boxes": every photo has the box of the one half of the photos away, which is
+            almost right where all look at the object; or "moved boxes": at a place drawn at random.
 
     Raises:
         InputError: no mask shows the object.

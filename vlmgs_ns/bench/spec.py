@@ -144,7 +144,8 @@ class MethodSpec(StrictModel):
     base: Literal["vlm-fastgs", "vlm-fastgs-big", "vlm-fastgs-lite", "fastgs"]
     overrides: Overrides = Field(default_factory=dict)
     marks: Marks = "none"
-    """What the user marks: boxes around the scene's `object`; as controls, those of other photos, or boxes of their size anywhere."""
+    """What the user marks: boxes around the scene's `object`; as controls, those of other photos, or boxes of their size
+    anywhere."""
 
 
 class Thresholds(StrictModel):
