@@ -181,7 +181,7 @@ def test_what_is_added_is_on_the_object_that_was_boxed(scene: Path, views: VlmFa
         oracle = Oracle(scene, views, name)
         model = go_on(base, views, guided("detail"), oracle)
         share, told = share_on(model, added(model), scene, views, oracle.object)
-        assert told > 150 and share >= 0.85, f"{name}: {share:.3f} of {told}"
+        assert told > 100 and share >= 0.85, f"{name}: {share:.3f} of {told}"
         on, total = on + share * told, total + told
     assert on / total >= 0.9, f"{on / total:.3f} of {total:.0f}"
 
@@ -254,8 +254,8 @@ def test_a_shot_at_half_size_shows_the_same_as_the_models_render(views: VlmFastG
     small = half.render(half.viewpoints()[5])
     shrunk = torch.nn.functional.avg_pool2d(whole.rgb.movedim(-1, 0)[None], 2)[0].movedim(0, -1)
     assert (small.rgb - shrunk).abs().mean() < 0.04
-    assert (small.rgb - half.photo(half.viewpoints()[5])).abs().mean() < 0.1  # the photo of that very view
-    assert (small.rgb - half.photo(half.viewpoints()[6])).abs().mean() > 0.1
+    own, other = (float((small.rgb - half.photo(half.viewpoints()[k])).abs().mean()) for k in (5, 6))
+    assert own < 0.7 * other  # the photo of that very view
     assert torch.allclose(shown.photo(shown.viewpoints()[5]), batch["image"] / 255)
 
 

@@ -100,7 +100,7 @@ def documented(shell: Commands, scene: Path) -> Run:
     """The searchable run that a page's command trains, and a camera path."""
     (line,) = [line for line in RUN_HERE if line.argv[0] == "ns-train"]
     argv = [str(scene) if word == "room/" else word for word in line.argv]
-    result = shell.fork(*argv, *SMALL_TRAINING, "--max-num-iterations", 60, "--experiment-name", "documented")
+    result = shell.fork(*argv, *SMALL_TRAINING, "--max-num-iterations", 150, "--experiment-name", "documented")
     assert result.status == 0, complaint(line, result)
     run = run_of(shell, "vlm-fastgs-lite", "documented")
     path = {
