@@ -55,6 +55,39 @@ def test_a_run_is_guided_without_a_model_by_default(commands: Commands, scene: P
     assert events.Scalars(curve)[-1].value >= 4
 
 
+def test_what_the_user_marks_is_traced_and_recorded_without_a_model(commands: Commands, scene: Path, tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.json"
+    names = sorted(path.name for path in (scene / "images").iterdir())
+    boxes.write_text(json.dumps({name: [[16, 12, 48, 36]] for name in names}))  # held-out photos too: they are left alone
+    result = commands.fork(
+        *("ns-train", "vlm-fastgs-lite", "--data", scene, "--max-num-iterations", 30, "--experiment-name", "marked", *SMALL),
+        *(f"{GUIDANCE}.instruct-boxes", boxes, f"{GUIDANCE}.detail.enabled", "False", f"{GUIDANCE}.background.enabled", "False"),
+    )
+    assert result.status == 0, result.output
+    run = run_of(commands, "vlm-fastgs-lite", "marked")
+    (line,) = lines(run)
+    assert (line["phase"], line["backend"]) == ("ground", "the user") and line["selected"] > 0
+    assert all(len(view["boxes"]) == 1 for view in line["views"])
+    assert sorted(line["pictures"]) == sorted(path.name for path in (run.folder / "guidance").glob("*.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("instruct-boxes", "boxes.json"), ("boxes.json", "the scene has no photo 'nowhere.jpg'")),
+        (("instruct", "the cup"), ("finding 'the cup' in photos takes a vision-language model", "instruct-boxes")),
+        (("instruct", "the cup", "enabled", "False"), ("guidance is off", "guidance.enabled True")),
+    ],
+)
+def test_an_instruction_that_cannot_be_followed_is_one_message_at_once(
+    options: tuple[str, ...], words: tuple[str, ...], commands: Commands, scene: Path
+) -> None:
+    (commands.cwd / "boxes.json").write_text('{"nowhere.jpg": [[0, 0, 5, 5]]}')
+    flags = [word for k in range(0, len(options), 2) for word in (f"{GUIDANCE}.{options[k]}", options[k + 1])]
+    result = commands.fork("ns-train", "vlm-fastgs-lite", "--data", scene, "--max-num-iterations", 3, *SMALL, *flags)
+    assert_one_message(result, *words)
+
+
 def test_a_server_that_is_not_there_is_one_message_at_once(commands: Commands, scene: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
