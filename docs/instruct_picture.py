@@ -43,12 +43,12 @@ def train(room: Path, out: Path, *options: str) -> Path:
 
 
 def crop(picture: Image.Image, inside: np.ndarray) -> Image.Image:  # inside [H, W] bool
-    """The square around an object, enlarged."""
+    """The square around an object, inside the picture, enlarged."""
     rows, columns = np.nonzero(inside)
-    middle = columns.mean(), rows.mean()
-    half = (0.5 + MARGIN) * max(np.ptp(rows), np.ptp(columns))
-    box = (middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half)
-    return picture.crop(tuple(int(edge) for edge in box)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    side = min(int((1 + 2 * MARGIN) * max(np.ptp(rows), np.ptp(columns))), *picture.size)
+    left = int(np.clip(columns.mean() - side / 2, 0, picture.width - side))
+    top = int(np.clip(rows.mean() - side / 2, 0, picture.height - side))
+    return picture.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
 
 def main() -> None:
