@@ -90,7 +90,7 @@ def test_children_are_near_and_smaller_and_all_others_stay() -> None:
     for name, value in params.items():
         assert torch.equal(value[[0, 2]], old[name][[0, 2]])
         moments = optimizers[name].state[value]["exp_avg_sq"]
-        # a clone's first keeps what its optimiser knows, so that the two come apart; both halves of a split begin anew
+        # a clone's first keeps what its optimiser knows, so that the two come apart; both halves of a split start without
         assert moments.flatten(1).all(dim=1).tolist() == [True, False, True, True, False, False]
     first, second = params["means"][1], params["means"][5]
     assert torch.allclose((first + second) / 2, old["means"][1])

@@ -194,7 +194,7 @@ def test_a_late_round_that_is_due_also_takes_what_was_doomed_first() -> None:
 
 
 def test_a_run_that_continues_knows_how_many_there_were() -> None:
-    """The strategy is made anew, only its state is in the checkpoint."""
+    """A new strategy; only its state is in the checkpoint."""
     counts = []
     for stop in (False, True):
         strategy, params, optimizers, state = population([0.05] * 4 + [0.5] * 16, [SMALL] * 20, final_prune_every=100)

@@ -242,9 +242,9 @@ def test_viewpoints_are_the_cameras_at_the_size_that_is_looked_at(views: VlmFast
         assert torch.equal(points[3].camera_to_world, cameras.camera_to_worlds[3])
 
 
-def test_a_shot_at_half_size_shows_the_same_as_the_models_render(views: VlmFastGSDatamanager, base: dict[str, Any]) -> None:
-    model = start(views, guided(None))
-    model.load_state_dict(copy.deepcopy(base))
+def test_a_shot_at_half_size_shows_the_same_as_the_models_render(views: VlmFastGSDatamanager) -> None:
+    model = start(views, guided(None), warmup_length=150)  # nothing is born: splits at every tenth step would dim the picture
+    train(model, views, 150)
     shown, half = GuidedScene(model, views, 10_000), GuidedScene(model, views, 64)
     whole = shown.render(shown.viewpoints()[5])
     camera, batch = views.training_view(5)
@@ -254,8 +254,8 @@ def test_a_shot_at_half_size_shows_the_same_as_the_models_render(views: VlmFastG
     small = half.render(half.viewpoints()[5])
     shrunk = torch.nn.functional.avg_pool2d(whole.rgb.movedim(-1, 0)[None], 2)[0].movedim(0, -1)
     assert (small.rgb - shrunk).abs().mean() < 0.04
-    own, other = (float((small.rgb - half.photo(half.viewpoints()[k])).abs().mean()) for k in (5, 6))
-    assert own < 0.7 * other  # the photo of that very view
+    assert (small.rgb - half.photo(half.viewpoints()[5])).abs().mean() < 0.1  # the photo of that very view
+    assert (small.rgb - half.photo(half.viewpoints()[6])).abs().mean() > 0.1
     assert torch.allclose(shown.photo(shown.viewpoints()[5]), batch["image"] / 255)
 
 
