@@ -1,6 +1,6 @@
 """Speed of the CPU rasteriser, projection, harmonics and sorting included.
 
-    python benchmarks/rasterize_cpu.py [--repeats 7]
+    python benchmarks/rasterize_cpu.py [--repeats 7] [--threads 1 2]
 
 Prints a markdown table: milliseconds forward and backward (median), contributions per pixel, pixel-Gaussian pairs per second
 (contributions over time), tile intersections, and the memory that grows with them.
@@ -16,7 +16,7 @@ import torch
 
 from vlmgs_ns.rasterize import rasterization
 from vlmgs_ns.rasterize.lift import contribution_counts
-from vlmgs_ns.rasterize.threads import get_num_threads
+from vlmgs_ns.rasterize.threads import get_num_threads, set_num_threads
 
 # Gaussians, width, height, and the pixels that one standard deviation covers, chosen for about 60 contributions per pixel
 SIZES = [(10_000, 256, 256, 3.9), (50_000, 256, 256, 1.75), (100_000, 640, 480, 2.7), (500_000, 1296, 840, 2.2)]
@@ -60,15 +60,17 @@ def measure(count: int, width: int, height: int, sigma: float, repeats: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--threads", type=int, nargs="+", default=[get_num_threads()])
+    args = parser.parse_args()
     torch.set_num_threads(1)  # as in training: torch's own threads would spin on the cores that the kernels want
-    print(f"{get_num_threads()} threads")
     print(
-        "| Gaussians | picture | forward ms | backward ms | contributions / pixel | forward M pairs/s | backward M pairs/s "
-        "| tile intersections | their MB |\n|---|---|---|---|---|---|---|---|---|"
+        "| threads | Gaussians | picture | forward ms | backward ms | contributions / pixel | forward M pairs/s | backward M pairs/s "
+        "| tile intersections | their MB |\n|---|---|---|---|---|---|---|---|---|---|"
     )
-    for size in SIZES:
-        print(measure(*size, repeats), flush=True)
+    for threads in args.threads:
+        set_num_threads(threads)
+        for size in SIZES:
+            print(f"| {threads} {measure(*size, args.repeats)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ MEASURED = ("psnr", "object_psnr", "background_psnr", "ssim", "gaussians", "word
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Of a command that keeps nothing outside of the test's folder."""
+    """Environment of a command that keeps nothing outside of the test's folder."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HOME": str(home)}
 
 

@@ -25,7 +25,7 @@ from vlmgs_ns.words.question import Question
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "vlmgs"
 WIDTH, HEIGHT, FOCAL = 96, 63, 75.0
-"""Of the camera path. The height is odd, as no video's can be."""
+"""Size of the camera path's pictures. The height is odd, as no video's can be."""
 BALL, BOX = (0.4, 0.0, 0.0), (-0.4, 0.0, 0.0)
 
 
@@ -127,9 +127,9 @@ def test_every_file_of_the_answer_is_there_and_no_other(opened: OpenRun, path: P
 def test_relevancy_is_that_of_the_model(opened: OpenRun, path: Path, tmp_path: Path) -> None:
     ask(opened, tmp_path, "red ball", "blue box", raw=True, frames=True, camera_path=path)
     for view in read_camera_path(path).views:
-        opened.model.set_prompts(["red ball", "blue box"])
+        opened.model.prompts = ["red ball", "blue box"]
         outputs = opened.model.get_outputs(view.camera)
-        opened.model.set_prompts([])
+        opened.model.prompts = []
         for k, name in enumerate(("red-ball", "blue-box")):
             wanted = outputs[f"relevancy_{k}"][..., 0]
             values = np.load(tmp_path / name / f"{view.name}_relevancy.npy", allow_pickle=False)

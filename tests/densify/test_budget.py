@@ -27,7 +27,7 @@ def test_half_of_the_candidates_are_drawn_and_nobody_else() -> None:
 
 
 def test_the_blamed_are_drawn_more_often_in_proportion_to_their_weight() -> None:
-    """Of two candidates with scores 0 and 0.75, weights 1 and 4: the second is drawn four times out of five."""
+    """Two candidates with scores 0 and 0.75, weights 1 and 4: the second is drawn four times out of five."""
     torch.manual_seed(1)
     candidates, scores = torch.tensor([True, True]), torch.tensor([0.0, 0.75])
     second = sum(int(draw_half(candidates, scores)[1]) for _ in range(4000)) / 4000

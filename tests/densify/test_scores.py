@@ -76,7 +76,7 @@ def test_scores_equal_a_brute_force_count() -> None:
 
 
 def test_what_a_mask_leaves_out_blames_none() -> None:
-    """Of two views the second is wrong only where its mask says that it does not count: all blame comes from the first."""
+    """The second of two views is wrong only where its mask says that it does not count: all blame comes from the first."""
     scene = random_scene(2, 60, 48, 32, cameras=2)
     views, garbage = [], []
     g = torch.Generator().manual_seed(1)

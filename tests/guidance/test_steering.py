@@ -28,7 +28,7 @@ STEERING_PHASES: tuple[Phase, ...] = ("detail", "background", "novel")
 
 
 def config(phases: tuple[Phase, ...] = ("detail",), **settings: Any) -> GuidanceConfig:
-    """Of 30 steps, these phases at 0, 10 and 20."""
+    """Run of 30 steps with these phases at 0, 10 and 20."""
     on = {p: PhaseSchedule(enabled=p in phases, start=0, end=30, every=10, views=6, max_points=1000) for p in PHASES}
     return GuidanceConfig(**{**on, "blocking": True, "seeds": 0, "prune_protection": 5, **settings})
 

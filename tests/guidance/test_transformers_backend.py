@@ -55,7 +55,7 @@ def picture(seed: int, height: int = 64, width: int = 96) -> np.ndarray:
 
 
 def questions() -> list[Question]:
-    """Of different lengths, picture sizes and numbers of pictures."""
+    """Questions of different lengths, picture sizes and numbers of pictures."""
     return [
         Question("detail", "where is detail?", (picture(0),)),
         Question("background", "one box around what the photos are of, please", (picture(1, 96, 64),)),

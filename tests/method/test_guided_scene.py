@@ -109,7 +109,7 @@ def train(model: VlmFastGSModel, views: VlmFastGSDatamanager, steps: int, first:
 
 
 def masks(scene: Path, dataset: Any) -> list[NDArray[np.uint8]]:
-    """Of a split's photos: object id per pixel, [H, W] each."""
+    """Return the object id per pixel of a split's photos, [H, W] each."""
     return [np.array(Image.open(scene / "masks_instance" / file.name)) for file in dataset.image_filenames]
 
 
@@ -142,7 +142,7 @@ class Oracle(Scripted):
 def share_on(
     model: VlmFastGSModel, rows: torch.Tensor, scene: Path, views: VlmFastGSDatamanager, wanted: int
 ) -> tuple[float, int]:
-    """Of these Gaussians, those that held-out photos show: the share whose centre most of them show on the object."""
+    """Return the share of these Gaussians whose centre most held-out photos that show it show on the object."""
     held_out = HeldOut(views)
     seen, votes = torch.zeros(len(rows)), torch.zeros(len(rows))
     shown = GuidedScene(model, held_out, 10_000)  # type: ignore[arg-type]

@@ -21,8 +21,9 @@ from vlmgs_ns.densify.strategy import FastGSStrategy
 from vlmgs_ns.guidance.backends.residual import ResidualBackend
 from vlmgs_ns.guidance.config import GuidanceConfig
 from vlmgs_ns.guidance.steering import Steering
-from vlmgs_ns.method.model import VlmFastGSModel, VlmFastGSModelConfig, world_to_camera
+from vlmgs_ns.method.model import VlmFastGSModel, VlmFastGSModelConfig
 from vlmgs_ns.method.optimizers import resolve_schedulers
+from vlmgs_ns.splats.camera import world_to_camera
 
 WIDTH, HEIGHT = 48, 32
 

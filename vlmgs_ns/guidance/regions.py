@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
 TOLERANCE = 1e-9
-"""Of areas, as fractions of the picture: what is at its limit after rounding is within it."""
+"""Tolerance of areas, as a fraction of the picture: what is at its limit after rounding is within it."""
 COLOURS = (
     (230, 25, 75),
     (60, 180, 75),
@@ -42,9 +42,9 @@ class Limits:
 
     max_boxes: int
     max_area: float
-    """Of one box."""
+    """Limit of one box."""
     max_union: float
-    """Of all boxes together, overlaps counted once."""
+    """Limit of all boxes together, overlaps counted once."""
 
 
 LIMITS: dict[str, Limits] = {

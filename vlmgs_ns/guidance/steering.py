@@ -75,7 +75,7 @@ class Steering:
         self.worker = Worker(backend, memory, None if self.record is None else self.record.draw)
         self.tally = Tally()
         self.targets: dict[int, Tensor] = {}
-        """Of targeted optimisation: photo index → pixels [H, W] bool in which the loss counts more."""
+        """Targeted optimisation: photo index → pixels [H, W] bool in which the loss counts more."""
         self.last: Round | None = None
         """The last round that was answered."""
         self.instructions = Instructions()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +11,6 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.model_components.lib_bilagrid import BilateralGrid, color_correct
-from nerfstudio.models.splatfacto import (
-    SplatfactoModel,
-)
 from nerfstudio.utils.colors import get_color
 from torch import Tensor
 from torch.nn import ParameterDict
@@ -33,12 +30,10 @@ from vlmgs_ns.guidance.training_scene import TrainingScene, Viewpoint
 from vlmgs_ns.method.initial_gaussians import initial_gaussians
 from vlmgs_ns.method.lpips import Lpips
 from vlmgs_ns.method.model_config import ModelSettings, make_strategy
+from vlmgs_ns.method.searchable import SearchableModel
 from vlmgs_ns.method.training_views import TrainingViews
 from vlmgs_ns.rasterize import composite, rasterization
-from vlmgs_ns.semantics.scene_semantics import SceneSemantics
-from vlmgs_ns.splats.camera import Pinhole
-from vlmgs_ns.splats.gaussians import Splats
-from vlmgs_ns.splats.ply import Gaussians, trained_gaussians
+from vlmgs_ns.splats.camera import world_to_camera
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.schedules import resolve
 from vlmgs_ns.system.user_cache import user_cache
@@ -60,18 +55,7 @@ class VlmFastGSModelConfig(ModelSettings):
     _target: type = field(default_factory=lambda: VlmFastGSModel)
 
 
-def world_to_camera(
-    camera_to_worlds: Tensor,  # [C, 3, 4]
-) -> Tensor:  # [C, 4, 4]
-    """nerfstudio's camera → world (OpenGL axes) as gsplat's world → camera (OpenCV axes); differentiable."""
-    rotation = camera_to_worlds[:, :3, :3] * camera_to_worlds.new_tensor([1.0, -1.0, -1.0])
-    inverse = rotation.transpose(1, 2)
-    translation = -inverse @ camera_to_worlds[:, :3, 3:4]
-    bottom = camera_to_worlds.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
-    return torch.cat([torch.cat([inverse, translation], dim=-1), bottom], dim=1)
-
-
-class VlmFastGSModel(SplatfactoModel):
+class VlmFastGSModel(SearchableModel):
     """Splatfacto with every feature it has, on CPU and CUDA, with schedules that fit the run."""
 
     config: VlmFastGSModelConfig  # type: ignore[assignment]
@@ -106,7 +90,7 @@ class VlmFastGSModel(SplatfactoModel):
         self.training_views: TrainingViews | None = None
         self.steering: Steering | None = None
         self.guided_scene: TrainingScene | None = None
-        self.semantics: SceneSemantics | None = None
+        self.semantics = None
         self.prompts = parse_prompt(self.config.prompt)
         self.panel = Panel(self)
 
@@ -209,7 +193,7 @@ class VlmFastGSModel(SplatfactoModel):
         if inside is not None:
             if not inside.any():
                 empty = self.get_empty_outputs(width, height, self.background_color.to(self.device))
-                return {**empty, **self._semantic_outputs(camera, inside)}
+                return {**empty, **self.semantic_outputs(camera, inside)}
             gaussians = {name: values[inside] for name, values in gaussians.items()}
         with_depth = self.config.output_depth_during_training or not self.training
         image, alpha, info = self._splat(camera, camera_to_worlds, gaussians, "RGB+ED" if with_depth else "RGB")
@@ -230,32 +214,16 @@ class VlmFastGSModel(SplatfactoModel):
             "depth": depth,  # type: ignore[dict-item]
             "accumulation": alpha.squeeze(0),
             "background": background if self.training else background.expand(height, width, 3),
-            **self._semantic_outputs(camera, inside),
+            **self.semantic_outputs(camera, inside),
         }
         return outputs if frame is None else self.panel.paint(frame, outputs, camera, inside)
 
-    # words
+    # what the viewer asks
 
-    def set_prompts(self, phrases: Sequence[str]) -> None:
-        """Show these phrases from now on, as ``relevancy_0``, ``relevancy_1``, …
-
-        Raises:
-            InputError: the scene has no semantics, or the encoder of its texts is not on this machine.
-        """
-        semantics = self.searchable()
-        semantics.embed([*phrases, *semantics.about.negatives])
-        semantics.prepare(self.splats().means)
-        self.prompts = list(phrases)
-
-    def splats(self) -> Splats:
-        """The Gaussians after their activation functions, without gradients."""
-        parameters = {name: values.detach() for name, values in self.gauss_params.items()}
-        opacities = torch.sigmoid(parameters["opacities"]).squeeze(-1)
-        return Splats(parameters["means"], parameters["quats"], torch.exp(parameters["scales"]), opacities)
-
-    def gaussians(self) -> Gaussians:
-        """A copy of the Gaussians as files hold them, on the CPU."""
-        return trained_gaussians(dict(self.gauss_params.items()), self.config.sh_degree)
+    @property
+    def has_semantic_stage(self) -> bool:
+        """Whether training ends with a stage that makes the scene searchable."""
+        return self.config.semantics.enabled
 
     @property
     def focus(self) -> Tensor | None:  # [N] in [0, 1]
@@ -277,40 +245,6 @@ class VlmFastGSModel(SplatfactoModel):
         pose, width, height = camera.camera_to_worlds[0].to(self.device), int(camera.width), int(camera.height)
         viewpoint = Viewpoint(pose, K, width, height).within(self.config.guidance.picture_size)
         self.steering.instruct([marked_box(viewpoint, Box(*box))])
-
-    @property
-    def has_semantic_stage(self) -> bool:
-        """Whether training ends with a stage that makes the scene searchable."""
-        return self.config.semantics.enabled
-
-    def pinhole(self, camera: Cameras) -> Pinhole:
-        """One nerfstudio camera at its full size, as the semantic field takes it."""
-        pose = world_to_camera(camera.camera_to_worlds.to(self.device))[0]
-        K = camera.get_intrinsics_matrices()[0].to(self.device)
-        return Pinhole(pose, K, int(camera.width.item()), int(camera.height.item()))
-
-    def searchable(self) -> SceneSemantics:
-        """The scene's semantics. Raises an InputError that says how to add them, where there are none."""
-        if self.semantics is None or not self.semantics.complete:
-            raise InputError(
-                "this scene cannot be searched with words yet: add the semantic stage with ns-train vlm-fastgs --data DATA "
-                "--load-dir RUN/nerfstudio_models --max-num-iterations 0"
-            )
-        return self.semantics
-
-    def _semantic_outputs(self, camera: Cameras, inside: Tensor | None) -> dict[str, Tensor]:
-        """Of evaluation, where there are any; `inside` [N] bool says which Gaussians are drawn."""
-        if self.training or self.semantics is None or not self.semantics.complete:
-            return {}
-        with uninterrupted():
-            maps, colours = self.semantics.pictures(self.splats(), self.pinhole(camera), self.prompts, inside)
-        return {**{f"relevancy_{k}": maps[..., k : k + 1] for k in range(len(self.prompts))}, "semantics_pca": colours}
-
-    def load_state_dict(self, dict: Mapping[str, Any], **kwargs: Any) -> None:  # type: ignore[override]
-        """Load a checkpoint of any number of Gaussians, with semantics or without."""
-        kept = {name.removeprefix("semantics."): value for name, value in dict.items() if name.startswith("semantics.")}
-        self.semantics = SceneSemantics.from_state(kept).to(self.device) if kept else None
-        super().load_state_dict(dict, **kwargs)
 
     def _render_size(self, camera: Cameras) -> tuple[int, int]:
         """Width and height in pixels, by the resolution schedule."""

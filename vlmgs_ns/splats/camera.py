@@ -1,9 +1,10 @@
-"""A pinhole camera as the rasteriser takes it."""
+"""Cameras as the rasteriser takes them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -20,3 +21,14 @@ class Pinhole:
         """Return the same view in another number of pixels."""
         factor = self.K.new_tensor([[width / self.width], [height / self.height], [1.0]])
         return Pinhole(self.viewmat, self.K * factor, width, height)
+
+
+def world_to_camera(
+    camera_to_worlds: Tensor,  # [C, 3, 4]
+) -> Tensor:  # [C, 4, 4]
+    """Return nerfstudio's camera → world (OpenGL axes) as gsplat's world → camera (OpenCV axes); differentiable."""
+    rotation = camera_to_worlds[:, :3, :3] * camera_to_worlds.new_tensor([1.0, -1.0, -1.0])
+    inverse = rotation.transpose(1, 2)
+    translation = -inverse @ camera_to_worlds[:, :3, 3:4]
+    bottom = camera_to_worlds.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
+    return torch.cat([torch.cat([inverse, translation], dim=-1), bottom], dim=1)
