@@ -64,8 +64,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)  # as in training: torch's own threads would spin on the cores that the kernels want
     print(
-        "| threads | Gaussians | picture | forward ms | backward ms | contributions / pixel | forward M pairs/s | backward M pairs/s "
-        "| tile intersections | their MB |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| threads | Gaussians | picture | forward ms | backward ms | contributions / pixel | forward M pairs/s "
+        "| backward M pairs/s | tile intersections | their MB |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     for threads in args.threads:
         set_num_threads(threads)
