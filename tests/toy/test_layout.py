@@ -102,6 +102,16 @@ def test_clearance_by_hand(rooms: list[Room]) -> None:
     assert room.clearance(room.parts[0].centre) == 0.0
 
 
+def test_an_arc_is_held_out_whole(rooms: list[Room]) -> None:
+    """No photo to train on is taken from near the middle of it."""
+    views = draw_viewpoints(np.random.default_rng(0), rooms[0], 60, 12, arc=True)
+    assert [view.held_out for view in views] == [True] * 12 + [False] * 48
+    azimuth = np.array([np.arctan2(*(view.position[:2] / (rooms[0].half_x, rooms[0].half_y))[::-1]) for view in views])
+    inward = [k for k in range(60) if k % 3 != 2]
+    middle = np.abs(azimuth[[k for k in inward if k >= 12]] - azimuth[6])
+    assert np.minimum(middle, 2 * np.pi - middle).min() > 0.4
+
+
 def test_held_out_heights_are_not_training_heights(rooms: list[Room]) -> None:
     gaps = [abs(a - b) for a in HELD_OUT_HEIGHTS for b in TRAIN_HEIGHTS]
     assert min(gaps) > 0.2

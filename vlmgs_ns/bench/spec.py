@@ -88,6 +88,7 @@ class Toy(StrictModel):
     seed: Whole = 0
     views: Whole = 60
     held_out: Whole = 12
+    arc: bool = False
     width: Whole = 320
     height: Whole = 240
     points: Whole = 10_000

@@ -22,6 +22,8 @@ class SceneSettings:
     """Photos in all, those held out included."""
     held_out: int = 12
     """Photos kept from training, taken from heights of their own."""
+    arc: bool = False
+    """Hold out one arc of neighbouring cameras instead: views that are really new, which no photo was taken beside."""
     width: int = 320
     """Width of a photo in pixels, 16 or more."""
     height: int = 240

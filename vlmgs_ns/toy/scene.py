@@ -49,6 +49,7 @@ def write_scene(
     height: int = 240,
     supersample: int = 2,
     held_out: int = 12,
+    arc: bool = False,
     points: int = 10_000,
     depth: bool = False,
     overwrite: bool = False,
@@ -80,6 +81,7 @@ def write_scene(
         supersample: colour samples per pixel and axis.
         held_out: photos kept from training, taken from heights of their own. With 0 there is no split,
             and nerfstudio's own fraction applies.
+        arc: hold out one arc of neighbouring cameras instead of cameras all around.
         points: most seed points to write.
         depth: also write depth maps.
         overwrite: replace ``out`` if it is a folder that this function wrote.
@@ -92,7 +94,7 @@ def write_scene(
     out = Path(out)
     _check_target(out, overwrite)
     lens = Pinhole.wide(width, height)
-    room, cameras = plan_scene(seed, views, held_out)
+    room, cameras = plan_scene(seed, views, held_out, arc)
     maps = bake(room)
     photos = []
     for done, camera in enumerate(cameras, start=1):
@@ -111,14 +113,14 @@ def write_scene(
     return SceneSummary(out, seed, views - held_out, held_out, len(cloud.xyz), tuple(o.name for o in room.objects))
 
 
-def plan_scene(seed: int, views: int, held_out: int) -> tuple[Room, list[Viewpoint]]:
+def plan_scene(seed: int, views: int, held_out: int, arc: bool = False) -> tuple[Room, list[Viewpoint]]:
     """Return room and cameras of a seed: the first draw in which enough cameras see every object, or the best of a dozen."""
     lens = Pinhole.wide(*_SCOUT)
     draws: list[tuple[int, Room, list[Viewpoint]]] = []
     for attempt in range(_ATTEMPTS):
         rng = np.random.default_rng([seed, attempt])
         room = draw_room(rng)
-        cameras = draw_viewpoints(rng, room, views, held_out)
+        cameras = draw_viewpoints(rng, room, views, held_out, arc)
         draws.append((_hidden(room, lens, cameras), room, cameras))
         if draws[-1][0] == 0:
             break

@@ -5,7 +5,7 @@ Cameras are OpenCV cameras inside this package: x right, y down, z forward; pixe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,8 +66,10 @@ def look_at(position: Array, target: Array, held_out: bool = False) -> Viewpoint
     return Viewpoint(np.stack([right, np.cross(forward, right), forward], axis=1), np.asarray(position, np.float64), held_out)
 
 
-def draw_viewpoints(rng: np.random.Generator, room: Room, views: int, held_out: int) -> list[Viewpoint]:
-    """``views`` cameras of which ``held_out`` are held out, spread evenly through the list."""
+def draw_viewpoints(rng: np.random.Generator, room: Room, views: int, held_out: int, arc: bool = False) -> list[Viewpoint]:
+    """Draw ``views`` cameras of which ``held_out`` are held out: spread evenly through the list, or one arc of the turn."""
+    if arc:
+        return [replace(view, held_out=k < held_out) for k, view in enumerate(_draw(rng, room, views, TRAIN_HEIGHTS, False))]
     train = _draw(rng, room, views - held_out, TRAIN_HEIGHTS, False)
     test = _draw(rng, room, held_out, HELD_OUT_HEIGHTS, True)
     order = [(k + 0.5) / max(len(some), 1) for some in (train, test) for k in range(len(some))]
