@@ -19,8 +19,8 @@ SHRINK = 0.6
 SHIFT = 0.85 * math.sqrt(1 - SHRINK**2)
 """How far they move to either side, in standard deviations of their parent: sqrt(1 - SHRINK²) keeps its variance, a little less
 keeps the picture better."""
-DIM = 0.79
-"""Their opacity, as a fraction of their parent's. With these they cover what it did, but for 14 to 17 % of its alpha mass."""
+OVERLAP = math.exp(-((SHIFT / SHRINK) ** 2))
+"""Their product's peak, as a fraction of the square of their opacity."""
 
 Params = Any  # dict or ParameterDict of name → Parameter, as gsplat's strategies take it
 
@@ -38,6 +38,16 @@ def shared_scale(
     """Factor for the size of two copies in one place that share the opacity: they keep its integral (3DGS-MCMC, eq. 9)."""
     shared = shared_opacity(opacity)
     return torch.where(opacity > 0, opacity / (2 * shared - shared**2 / math.sqrt(2)).clamp_min(1e-12), torch.ones_like(opacity))
+
+
+def halved_opacity(
+    opacity: Tensor,  # [...]
+) -> Tensor:
+    """Opacity q of the two children of a split, seen across the axis that is split: together they have their parent's alpha mass.
+
+    In units of its area that is 2 k q - k v q² / 2 = opacity, with k `SHRINK` and v `OVERLAP`.
+    """
+    return (2 - (4 - 2 * OVERLAP / SHRINK * opacity).sqrt()) / OVERLAP
 
 
 @torch.no_grad()
@@ -72,7 +82,7 @@ def split(
     size = params["scales"][parents].exp()
     longest = one_hot(size.argmax(dim=-1), 3).to(size)  # [M, 3]
     shift = rotate(normalize(params["quats"][parents], dim=-1), SHIFT * size * longest)
-    opacity = _logit(DIM * params["opacities"][parents].sigmoid())
+    opacity = _logit(halved_opacity(params["opacities"][parents].sigmoid()))
     for rows, side in ((parents, 1), (copies, -1)):
         params["means"].data[rows] += side * shift
         params["scales"].data[rows] += math.log(SHRINK) * longest
