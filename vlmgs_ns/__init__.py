@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def open(run: str | Path) -> TrainedScene:
-    """Open a finished run, given by its folder or its config.yml.
+    """Open a finished run, given by its folder, its config.yml, or its scene: then the newest of its runs.
 
     Raises:
         InputError: the folder is not a run, has no checkpoint, or is of another method.

@@ -20,7 +20,7 @@ class Evaluate:
     """Measure how well words find things in a trained scene, against labels. Figures of two protocols never compare."""
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run, as ns-train wrote it: its folder or its config.yml."""
+    """The run, as ns-train wrote it: its folder, its config.yml, or its scene, for the newest of its runs."""
     protocol: Literal["A", "B", "C"] = "A"
     """A: is the greatest pixel of the relevancy map in a box of the phrase (LERF), or in its mask where labels have no boxes?
     B: IoU of the map above a threshold, and of the arg max over the label set (LERF-OVS 2-D, 3D-OVS). C: IoU of the silhouette

@@ -29,7 +29,7 @@ class Export:
     """Write the Gaussians that phrases select, or all but those, as a .ply that viewers of Gaussian splats open."""
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run, as ns-train wrote it: its folder or its config.yml."""
+    """The run, as ns-train wrote it: its folder, its config.yml, or its scene, for the newest of its runs."""
     select: Phrases = ()
     """What to export; with several phrases, what any of them selects. By default the whole scene."""
     invert: bool = False

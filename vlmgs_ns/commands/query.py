@@ -30,7 +30,7 @@ class Query:
     """
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run, as ns-train wrote it: its folder or its config.yml."""
+    """The run, as ns-train wrote it: its folder, its config.yml, or its scene, for the newest of its runs."""
     phrases: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PHRASE ...", help_behavior_hint="(required)")
     ]

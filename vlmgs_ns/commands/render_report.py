@@ -16,7 +16,7 @@ class RenderReport:
     """Write one HTML page about a run: held-out views, curves, guidance, what words find. Everything is inside the file."""
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run, as ns-train wrote it: its folder or its config.yml."""
+    """The run, as ns-train wrote it: its folder, its config.yml, or its scene, for the newest of its runs."""
     out: Path | None = None
     """File to write; by default report.html in the run's folder."""
     prompt: str | None = None

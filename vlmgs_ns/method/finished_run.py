@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import say
 
 if TYPE_CHECKING:
     from nerfstudio.cameras.cameras import Cameras
+    from nerfstudio.engine.trainer import TrainerConfig
 
     from vlmgs_ns.method.model import VlmFastGSModel
 
@@ -48,34 +50,52 @@ class OpenRun:
 
 
 def find_config(run: Path) -> Path:
-    """Return the config.yml of a run, given by its folder or by that file.
+    """Return the config.yml of a run, given by its folder, by that file, or by its scene: then of the scene's newest run.
+
+    A scene is the folder that was trained on, or the one that nerfstudio keeps its runs in, such as outputs/room.
 
     Raises:
-        InputError: the file does not exist.
+        InputError: there is none.
     """
     config = run / "config.yml" if run.is_dir() else run
-    if not config.is_file() or config.suffix != ".yml":
-        raise InputError(f"there is no run at {run}: give the folder with the config.yml that ns-train printed")
-    return config
+    if config.is_file() and config.suffix == ".yml":
+        return config
+    name = run.resolve().stem
+    for runs in (run, Path("outputs") / name, run.resolve().parent / "outputs" / name) if run.is_dir() else ():
+        found = [file for depth in ("*", "*/*") for file in runs.glob(f"{depth}/config.yml") if has_checkpoint(file.parent)]
+        if found:
+            newest = max(found, key=lambda file: file.stat().st_mtime)
+            say(f"{run} is no run but a scene; opening its newest run, {newest.parent}")
+            return newest
+    raise InputError(f"there is no run at {run}: give the folder with the config.yml that ns-train printed")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run's folder holds a checkpoint."""
+    return any((folder / "nerfstudio_models").glob("step-*.ckpt"))
 
 
 def open_run(run: Path) -> OpenRun:
     """Load the last checkpoint of a run.
 
     Args:
-        run: its folder or its config.yml.
+        run: as `find_config` takes it; its checkpoint is the one beside its config.yml, wherever the run was trained.
 
     Raises:
         InputError: the folder is not a run, has no checkpoint, or is of another method.
     """
     config = find_config(run)
-    if not any((config.parent / "nerfstudio_models").glob("step-*.ckpt")):
+    if not has_checkpoint(config.parent):
         raise InputError(f"{config.parent} has no checkpoint in nerfstudio_models; train it with ns-train vlm-fastgs")
     from nerfstudio.utils.eval_utils import eval_setup
 
-    from vlmgs_ns.method.pipeline import VlmFastGSPipeline
+    from vlmgs_ns.method.trainer import VlmFastGSTrainerConfig
 
-    _, pipeline, _, _ = eval_setup(config)
-    if not isinstance(pipeline, VlmFastGSPipeline):
-        raise InputError(f"{config} is not a run of vlm-fastgs; train its scene with ns-train vlm-fastgs (or --load-dir)")
+    def moved_here(settings: TrainerConfig) -> TrainerConfig:
+        if not isinstance(settings, VlmFastGSTrainerConfig):
+            raise InputError(f"{config} is not a run of vlm-fastgs; train its scene with ns-train vlm-fastgs (or --load-dir)")
+        settings.run_folder = config.parent
+        return settings
+
+    _, pipeline, _, _ = eval_setup(config, update_config_callback=moved_here)
     return OpenRun(config, pipeline)

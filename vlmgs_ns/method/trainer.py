@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import signal
+import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
 import torch
+import tyro
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerConfig
@@ -27,6 +31,7 @@ from vlmgs_ns.method.pipeline import VlmFastGSPipelineConfig
 from vlmgs_ns.splats.ply import moved, read_ply
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import say
 from vlmgs_ns.system.schedules import resolve
 
 PLY_STEP = 29_999
@@ -53,12 +58,32 @@ class VlmFastGSTrainerConfig(TrainerConfig):
     """Coordinates of --load-ply: data, those of the data set's own poses (COLMAP, transforms.json), as 3DGS and gsplat write;
     nerfstudio, those that nerfstudio trains in, as ns-export writes."""
 
+    run_folder: tyro.conf.Suppress[Path | None] = None
+    """Where a run lies that was copied or renamed after it was trained; None: where the settings above say."""
+
+    def get_base_dir(self) -> Path:
+        """Return the run's folder: the one that its config.yml was read from, else the one that the settings name."""
+        self.run_folder = self.run_folder or loaded_from(sys.argv)
+        return self.run_folder or super().get_base_dir()
+
     def get_checkpoint_dir(self) -> Path:
         """Return the run's checkpoint folder, and pass it to the pipeline, which nerfstudio's other commands do not."""
+        trained_in, opened = super().get_base_dir(), self.get_base_dir()
+        if opened.resolve().parts[-len(trained_in.parts) :] != trained_in.parts:
+            say(f"This run was trained in {trained_in} and is opened in {opened}: all is read and written here")
         folder = super().get_checkpoint_dir()
         if isinstance(self.pipeline, VlmFastGSPipelineConfig):
             self.pipeline.checkpoint_dir = folder
         return folder
+
+
+def loaded_from(command: Sequence[str]) -> Path | None:
+    """Return the folder of ``--load-config``, which a command of nerfstudio's reads a run from without telling it where; None
+    where there is none, or a new run begins (ns-train)."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--load-config", "--load_config", type=Path)
+    config: Path | None = parser.parse_known_args(command[1:])[0].load_config
+    return None if config is None or Path(command[0]).name == "ns-train" else config.parent
 
 
 class VlmFastGSTrainer(Trainer):
