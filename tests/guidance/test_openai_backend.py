@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmgs_ns.guidance.backends import openai
+from vlmgs_ns.guidance.backends import exchange, openai
 from vlmgs_ns.guidance.backends.openai import OpenAIBackend
 from vlmgs_ns.guidance.backends.pictures import coordinates_of, seen_size, shrink
 from vlmgs_ns.guidance.question import Question
@@ -309,7 +309,7 @@ def test_a_server_that_drips_is_held_to_the_timeout(server: Server) -> None:
         (b"<html>\x00oops", "the response is not JSON: <html> oops"),
         (b"\xff\xfe\xfa", "the response is not JSON"),
         (b"", "the response is not JSON: (nothing)"),
-        (b"[" * 100_000, "RecursionError"),
+        (b"[" * 100_000, "the response is not JSON: [[["),
         (b"[]", "the response is not a chat completion: []"),
         (b'{"error": {"message": "no"}}', 'the response is not a chat completion: {"error"'),
         (b'{"choices": []}', "the response is not a chat completion"),
@@ -339,14 +339,14 @@ def test_odd_fields_beside_a_good_reply_are_left_out(server: Server) -> None:
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_an_endless_response_is_cut_off(server: Server, status: int) -> None:
-    server.behave = lambda request: Reply(status, body=b" " * (openai.MAX_RESPONSE + 1))
+    server.behave = lambda request: Reply(status, body=b" " * (exchange.MAX_RESPONSE + 1))
     [answer] = backend(server).ask([question()])
     assert (answer.error, answer.details["attempts"]) == ("the response is larger than 4 MB", 1)
 
 
 def test_the_largest_response_is_read(server: Server) -> None:
     body = says("[]").body
-    server.behave = lambda request: Reply(body=body + b" " * (openai.MAX_RESPONSE - len(body)))
+    server.behave = lambda request: Reply(body=body + b" " * (exchange.MAX_RESPONSE - len(body)))
     assert backend(server).ask([question()])[0].text == "[]"
 
 
@@ -397,7 +397,7 @@ def test_without_a_key_no_header_is_sent(server: Server, monkeypatch: pytest.Mon
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hidden\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     # As if it were another machine, for which proxies and the like are looked up.
-    monkeypatch.setattr(openai, "_is_this_machine", lambda host: False)
+    monkeypatch.setattr(exchange, "is_this_machine", lambda host: False)
     monkeypatch.setenv("no_proxy", "*")
     backend(server).ask([question()])
     backend(server, key_variable="").ask([question()])

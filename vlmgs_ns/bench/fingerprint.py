@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.json_text import parse_json
 
 Report = Callable[..., None]
 _CHUNK = 1 << 22
@@ -22,7 +23,7 @@ class Fingerprints:
     def __init__(self, memory: Path) -> None:
         self._memory = memory
         try:
-            known = json.loads(memory.read_text(encoding="utf-8"))
+            known = parse_json(memory.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             known = {}
         self._known: dict[str, list[object]] = known if isinstance(known, dict) else {}

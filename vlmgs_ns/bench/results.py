@@ -17,6 +17,7 @@ from typing import Any
 from vlmgs_ns.bench.plan import Run
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.json_text import parse_json
 
 Row = dict[str, Any]
 """A run's names, ``status`` (done, failed, missing or waiting), ``error``, and where it is done what was found."""
@@ -35,7 +36,7 @@ class Results:
     def find(self, run: Run) -> Row | None:
         """Return the result of a run; None where there is none, or a damaged file."""
         try:
-            found = json.loads(self.path(run).read_text(encoding="utf-8"))
+            found = parse_json(self.path(run).read_text(encoding="utf-8"), finite=False)
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) and "status" in found else None
@@ -89,7 +90,7 @@ def read_rows(path: Path) -> list[Row]:
     file = path / "results.jsonl" if path.is_dir() else path
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
+        rows = [parse_json(line, finite=False) for line in lines]
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}. Give the folder that vlmgs bench wrote.") from None
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,6 +11,7 @@ from PIL import Image
 
 from vlmgs_ns.evaluation.metrics import Box
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.json_text import parse_json
 
 SLACK = 1.0
 """Pixels by which a drawn corner may lie outside its picture; it is moved to the edge. Further out, the size must be wrong."""
@@ -32,10 +32,10 @@ class Source:
     def read(cls, path: Path) -> Source:
         """Return the JSON object in a file."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+            content = parse_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}. Give the folder that holds the labels.") from None
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(f"{path} is not JSON: {error}. Download or write it again.") from None
         source = cls(path, content)
         return source if isinstance(content, dict) else source.refuse("must be an object, in braces")
@@ -127,10 +127,6 @@ class Source:
             self.refuse("a box without any area cannot be hit", "Draw it again, or remove it.")
         x1, x2, y1, y2 = min(xa, xb), max(xa, xb), min(ya, yb), max(ya, yb)
         return x1 / width, y1 / height, x2 / width, y2 / height
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")
 
 
 def file_name(path: str) -> str:

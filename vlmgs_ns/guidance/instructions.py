@@ -5,7 +5,6 @@ Marks are kept as pixels, never as Gaussians, so that they hold whatever trainin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from vlmgs_ns.guidance.regions import mask
 from vlmgs_ns.guidance.reply import Box
 from vlmgs_ns.guidance.training_scene import TrainingScene, Viewpoint
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.json_text import parse_json
 from vlmgs_ns.system.strict import nearest
 
 VIEWS = 8
@@ -96,10 +96,10 @@ def read_boxes(path: Path, photos: Mapping[str, Size]) -> Marks:
         InputError: the file cannot be read, names an unknown photo or holds a box that is none.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Give a JSON file of boxes.") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}. {_FORM}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} holds {type(content).__name__}, not boxes by photo. {_FORM}")

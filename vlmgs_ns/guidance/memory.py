@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vlmgs_ns.guidance.question import Answer, Backend, Question
 from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.json_text import parse_json
 
 
 class ReplyMemory:
@@ -27,13 +28,13 @@ class ReplyMemory:
         """The reply to the same question from the same backend, if it is known."""
         path = self._path(backend, question)
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = parse_json(path.read_text(encoding="utf-8"))
             text, details = kept["text"], kept["details"]
             if not isinstance(text, str) or not isinstance(details, dict):
                 raise TypeError(f"text is {type(text).__name__}, details {type(details).__name__}")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"{path}: this kept reply is damaged ({error!r}); it is discarded and asked for again", stacklevel=2)
             with suppress(OSError):
                 path.unlink()

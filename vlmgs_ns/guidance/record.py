@@ -19,6 +19,7 @@ from vlmgs_ns.guidance.question import Phase
 from vlmgs_ns.guidance.regions import mask, picture, union_area
 from vlmgs_ns.guidance.round import Round
 from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.json_text import parse_json
 
 ROUNDS = "rounds.jsonl"
 CANNOT = (OSError, ValueError, TypeError)
@@ -187,7 +188,7 @@ def read_rounds(guidance: Path) -> Rounds:
         if not line.strip():
             continue
         try:
-            rounds.append(_round(json.loads(line), guidance))
+            rounds.append(_round(parse_json(line), guidance))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             damaged += 1  # the run was killed as it wrote, or the file was edited
     return Rounds(tuple(rounds), damaged)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import UnidentifiedImageError
 
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.json_text import parse_json
 
 COLMAP_FOLDERS = (Path("sparse/0"), Path("colmap/sparse/0"), Path("sparse"), Path("colmap/sparse"))
 """Folders of a scene in which COLMAP and ns-process-data store a model."""
@@ -99,7 +99,7 @@ def count_points(model: Path) -> int:
 
 def _check_transforms(parser: NerfstudioDataParserConfig, file: Path, photos_needed: bool) -> None:
     try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
+        meta = parse_json(file.read_text(encoding="utf-8"), finite=False)
         frames = meta["frames"]
         poses = [(str(frame["file_path"]), frame["transform_matrix"]) for frame in frames]
     except (ValueError, KeyError, TypeError) as error:

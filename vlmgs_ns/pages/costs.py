@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from vlmgs_ns.guidance.record import Rounds
 from vlmgs_ns.method.checkpoint import newest
 from vlmgs_ns.pages.curves import Curve
 from vlmgs_ns.semantics.cache import caches_of
+from vlmgs_ns.system.json_text import parse_json
 
 TOTAL = "Train Total (time)"
 """nerfstudio's tag for the seconds of a training that came to its end."""
@@ -35,7 +35,7 @@ class Costs:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a run's JSON file; empty where there is none or it is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.json_text import parse_json
 
 if TYPE_CHECKING:
     from nerfstudio.cameras.cameras import Cameras
@@ -131,12 +131,12 @@ def read_camera_path(path: Path) -> CameraPath:
         InputError: the file is missing or damaged, or its camera is not a perspective one.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             f"--camera-path {path} cannot be read ({error.strerror}); give the .json that the viewer saved"
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"--camera-path {path} is not JSON ({error}); save the path in the viewer again") from None
     try:
         return _camera_path(content)

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.json_text import parse_json
 from vlmgs_ns.system.progress import say
 from vlmgs_ns.system.user_cache import user_cache
 
@@ -190,7 +191,7 @@ def _open(path: Path) -> Map | None:
 
 def _key_of(folder: Path) -> str:
     try:
-        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["maps_of"])
+        return str(parse_json((folder / MANIFEST).read_text(encoding="utf-8"))["maps_of"])
     except (OSError, ValueError, KeyError, TypeError):
         return f"unknown ({folder.name})"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.json_text import parse_json
 
 BLOCK = 128 * 1024
 BLOCKS = 256
@@ -40,7 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: the file does not hold a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); download it again") from None
     if not isinstance(content, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from plyfile import PlyData, PlyElement, PlyParseError
 from torch import Tensor
 
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.json_text import parse_json
 
 LEAST_LOGIT = math.log(1 / 254)
 """Logit of the opacity 1/255, below which no rasteriser of 3DGS draws a Gaussian."""
@@ -202,7 +202,7 @@ def in_data_coordinates(
         InputError: that file is missing, damaged, or not of a rotation.
     """
     try:
-        metadata = json.loads(transforms.read_text(encoding="utf-8"))
+        metadata = parse_json(transforms.read_text(encoding="utf-8"))
         matrix, scale = torch.tensor(metadata["transform"], dtype=torch.float64), float(metadata["scale"])
         rotation, translation = matrix[:3, :3], matrix[:3, 3]
         if not 0 < scale < math.inf:

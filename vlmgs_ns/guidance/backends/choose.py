@@ -49,7 +49,7 @@ class BackendSettings:
     key_variable: str = "OPENAI_API_KEY"
     """openai: the environment variable that holds the server's key; it is sent if it is set, and stored nowhere"""
     timeout: float = 60.0
-    """openai: seconds to wait for a reply"""
+    """openai: seconds for one request and the whole of its reply, whatever the server does"""
     retries: int = 3
     """openai: how often a request is repeated after an error of the server (HTTP 429, 5xx) or a dropped connection"""
     parallel: int = 5

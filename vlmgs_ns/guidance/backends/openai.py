@@ -9,56 +9,32 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import ipaddress
 import json
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmgs_ns.guidance.backends.exchange import ExchangeError, Response, exchange, printable, redact
 from vlmgs_ns.guidance.backends.pictures import SQUARE, coordinates_of, shrink
 from vlmgs_ns.guidance.question import Answer, Coordinates, Question
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.json_text import parse_json
 
-if TYPE_CHECKING:
-    import requests
-
-MAX_RESPONSE = 4 * 2**20
-"""Bytes of a response; more is refused."""
 MAX_WAIT = 30.0
 """Longest pause before a request is repeated, in seconds, whatever the server asks for."""
 FIRST_WAIT = 0.5
 """Pause before the first repetition, in seconds; doubled for each one after it."""
 JPEG = {"quality": 95, "subsampling": 0}
 """Encoding of the pictures sent: models see no difference to PNG, which takes 50 times as long to write."""
-SHORTEST_KEY = 8
-"""Least number of characters of a secret key; shorter ones are placeholders."""
-
-
-class _Failure(Exception):
-    """The reason why a request has no reply, as a message for the user."""
-
-    def __init__(self, reason: str, again: bool = False, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.again = again  # whether repeating the request may help
-        self.wait = wait  # seconds that the server asks to wait
-
-
-@dataclass(frozen=True)
-class _Response:
-    status: int
-    retry_after: str | None
-    location: str | None
-    body: bytes
 
 
 class OpenAIBackend:
@@ -72,7 +48,7 @@ class OpenAIBackend:
         base_url: e.g. ``http://127.0.0.1:8000/v1`` (vLLM), ``http://127.0.0.1:11434/v1`` (Ollama). Redirects are not followed.
         model: as the server calls it; "": the first that it lists, found out by ``check`` or the first ``ask``.
         key_variable: environment variable that holds the key, read at each request; nothing is sent where it is not set.
-        timeout: seconds to connect, and seconds to reply.
+        timeout: seconds for each request, from connecting to the last byte of the reply.
         retries: how often a request is repeated after 429, 5xx or a dropped connection. A timeout is not repeated.
         parallel: requests in flight at a time.
         max_tokens: longest reply.
@@ -120,7 +96,7 @@ class OpenAIBackend:
             raise InputError(fault)
         try:
             names = self._models()
-        except _Failure as failure:
+        except ExchangeError as failure:
             raise InputError(
                 f"no model can be asked at {self.base_url}: {failure}; start the server, "
                 "correct --pipeline.model.guidance.base-url, or do without: --pipeline.model.guidance.backend residual"
@@ -190,7 +166,7 @@ class OpenAIBackend:
         text = error = None
         try:
             text = self._reply(question, details)
-        except _Failure as failure:
+        except ExchangeError as failure:
             error = self._redacted(str(failure))
         except Exception as failure:
             error = self._redacted(f"{type(failure).__name__}: {failure}")
@@ -199,42 +175,40 @@ class OpenAIBackend:
     def _reply(self, question: Question, details: dict[str, Any]) -> str:
         """Return the text of the reply, repeating the request where that may help."""
         if fault := _fault_of(self.base_url):
-            raise _Failure(fault)
+            raise ExchangeError(fault)
         pictures = [shrink(picture, self.max_image_size, SQUARE[self.coordinates]) for picture in question.pictures]
         if pictures:
             details["seen_size"] = [pictures[0].shape[1], pictures[0].shape[0]]
         payload = self._payload(question.prompt, pictures)
         with_schema = "response_format" in payload
         failures = 0
-        with self._session() as session:
-            while True:
-                details["attempts"] += 1
-                try:
-                    response = self._send(session, "POST", "/chat/completions", payload)
-                    details["status"] = response.status
-                    if "response_format" in payload and self._refuses_schema(response):
-                        del payload["response_format"]
-                        continue
-                    _raise_for(response, self._key_hint())
-                    break
-                except _Failure as failure:
-                    failures += 1
-                    if not failure.again or failures > self.retries:
-                        raise
-                    self._sleep(self._pause(failures, failure.wait))
+        while True:
+            details["attempts"] += 1
+            try:
+                response = self._send("POST", "/chat/completions", payload)
+                details["status"] = response.status
+                if "response_format" in payload and self._refuses_schema(response):
+                    del payload["response_format"]
+                    continue
+                _raise_for(response, self._key_hint())
+                break
+            except ExchangeError as failure:
+                failures += 1
+                if not failure.again or failures > self.retries:
+                    raise
+                self._sleep(self._pause(failures, failure.wait))
         if "response_format" in payload:
             self._schema_accepted = True
         elif with_schema:
             # Only now: had it been refused without the schema too, the schema would not have been the reason.
             self._schema_refused = True
-        return _text_of(response.body, details)
+        return _text_of(response.text, details)
 
-    def _refuses_schema(self, response: _Response) -> bool:
+    def _refuses_schema(self, response: Response) -> bool:
         """Whether a request without the schema may succeed: servers say in many ways that they do not know it."""
         if response.status not in (400, 422):
             return False
-        body = response.body.decode("utf-8", "replace").lower()
-        return not self._schema_accepted or "response_format" in body or "schema" in body
+        return not self._schema_accepted or "response_format" in response.text.lower() or "schema" in response.text.lower()
 
     def _payload(self, prompt: str, pictures: list[NDArray[np.uint8]]) -> dict[str, Any]:
         content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": _data_url(picture)}} for picture in pictures]
@@ -259,7 +233,9 @@ class OpenAIBackend:
     def _key(self) -> str:
         key = os.environ.get(self.key_variable, "").strip() if self.key_variable else ""
         if not (key.isascii() and key.isprintable()):
-            raise _Failure(f"the environment variable {self.key_variable} holds characters that a header cannot; set it again")
+            raise ExchangeError(
+                f"the environment variable {self.key_variable} holds characters that a header cannot; set it again"
+            )
         return key
 
     def _key_hint(self) -> str:
@@ -267,80 +243,23 @@ class OpenAIBackend:
         return f"the key is read from the environment variable {self.key_variable}, which {state}"
 
     def _redacted(self, text: str) -> str:
-        """Return the text without the key. Short keys are placeholders like "EMPTY", which ordinary text may contain."""
-        key = os.environ.get(self.key_variable, "").strip()
-        return text.replace(key, "***") if len(key) >= SHORTEST_KEY else text
+        return redact(text, os.environ.get(self.key_variable, "").strip())
 
-    def _session(self) -> requests.Session:
-        import requests
-
-        session = requests.Session()
-        # A server on this machine is never reached through a proxy.
-        session.trust_env = not _is_this_machine(urlsplit(self.base_url).hostname or "")
-        return session
-
-    def _send(self, session: requests.Session, method: str, path: str, payload: dict[str, Any] | None = None) -> _Response:
-        """Send one request and return its whole response, whatever its status.
-
-        Raises:
-            _Failure: no connection, a dropped one, a timeout, or a response that is too large.
-        """
-        import requests
-        import urllib3
-
-        key = self._key()
-
-        def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
-            # As ``auth`` rather than a header: without one, requests would look for a password in ~/.netrc.
-            if key:
-                request.headers["Authorization"] = f"Bearer {key}"
-            return request
-
-        deadline = time.monotonic() + self.timeout
-        try:
-            with session.request(
-                method,
-                self.base_url + path,
-                json=payload,
-                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-                auth=authorize,
-                timeout=self.timeout,
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                body = bytearray()
-                # read1 returns what has come: a server that drips cannot hold us beyond the deadline.
-                while chunk := response.raw.read1(2**16, decode_content=True):
-                    body += chunk
-                    if len(body) > MAX_RESPONSE:
-                        raise _Failure(f"the response is larger than {MAX_RESPONSE // 2**20} MB")
-                    if time.monotonic() > deadline:
-                        raise _Failure(f"no complete reply within {self.timeout:g} s")
-                headers = response.headers
-                # A server may repeat the key; it goes no further, neither whole nor cut short by an excerpt.
-                content = bytes(body).replace(key.encode(), b"***") if len(key) >= SHORTEST_KEY else bytes(body)
-                return _Response(response.status_code, headers.get("Retry-After"), headers.get("Location"), content)
-        except requests.exceptions.SSLError as error:
-            raise _Failure(f"no safe connection: {_cause(error)}") from None
-        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
-            raise _Failure(f"no reply within {self.timeout:g} s") from None
-        except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-            raise _Failure(f"no connection: {_cause(error)}", again=True) from None
-        except urllib3.exceptions.HTTPError as error:
-            raise _Failure(f"the connection was dropped: {_cause(error)}", again=True) from None
+    def _send(self, method: str, path: str, payload: dict[str, Any] | None = None) -> Response:
+        """Return the response to one request; see `exchange`."""
+        return exchange(method, self.base_url + path, self._key(), payload, self.timeout)
 
     def _models(self) -> list[str]:
         """Return the names of the server's models; none where it does not provide a readable list."""
-        with self._session() as session:
-            response = self._send(session, "GET", "/models")
+        response = self._send("GET", "/models")
         if response.status == 404:
             if not urlsplit(self.base_url).path:
-                raise _Failure(f"it has no list of models there; the address is probably {self.base_url}/v1")
+                raise ExchangeError(f"it has no list of models there; the address is probably {self.base_url}/v1")
             return []
         if response.status in (401, 403) or 300 <= response.status < 400:
             _raise_for(response, self._key_hint())
         try:
-            entries = json.loads(response.body)["data"]
+            entries = parse_json(response.text)["data"]
             return [name for entry in entries if isinstance(name := entry["id"], str) and name]
         except (ValueError, KeyError, TypeError):
             return []
@@ -361,38 +280,31 @@ def _fault_of(base_url: str) -> str | None:
     return None
 
 
-def _is_this_machine(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _raise_for(response: _Response, key_hint: str) -> None:
+def _raise_for(response: Response, key_hint: str) -> None:
     """Raise for a status other than 200, with its meaning.
 
     Raises:
-        _Failure: for every other status.
+        ExchangeError: for every other status.
     """
     status = response.status
     if status == 200:
         return
     if status in (401, 403):
         # The body is left out: some servers repeat the key in it.
-        raise _Failure(f"HTTP {status}: the server refuses; {key_hint}")
+        raise ExchangeError(f"HTTP {status}: the server refuses; {key_hint}")
     if 300 <= status < 400:
-        target = urlsplit(response.location or "")
+        target = urlsplit(response.location)
         where = f"{target.scheme}://{target.hostname}" if target.hostname else "another path"
-        raise _Failure(f"HTTP {status}: redirected to {where}, which is not followed; give the address itself")
-    excerpt = _excerpt(response.body)
+        raise ExchangeError(f"HTTP {status}: redirected to {where}, which is not followed; give the address itself")
+    excerpt = _excerpt(response.text)
     if status == 404:
-        raise _Failure(f"HTTP 404: the model does not exist, or the address lacks its /v1: {excerpt}")
+        raise ExchangeError(f"HTTP 404: the model does not exist, or the address lacks its /v1: {excerpt}")
     if status == 429 or status >= 500:
-        raise _Failure(f"HTTP {status}: {excerpt}", again=True, wait=_seconds(response.retry_after))
-    raise _Failure(f"HTTP {status}: {excerpt}")
+        raise ExchangeError(f"HTTP {status}: {excerpt}", again=True, wait=_seconds(response.retry_after))
+    raise ExchangeError(f"HTTP {status}: {excerpt}")
 
 
-def _seconds(retry_after: str | None) -> float | None:
+def _seconds(retry_after: str) -> float | None:
     """Return the seconds of a Retry-After header, a number or a date; None where it is neither."""
     if not retry_after:
         return None
@@ -404,23 +316,23 @@ def _seconds(retry_after: str | None) -> float | None:
         return None
 
 
-def _text_of(body: bytes, details: dict[str, Any]) -> str:
+def _text_of(text: str, details: dict[str, Any]) -> str:
     """Return the reply in a response; finish_reason and completion_tokens go to ``details``.
 
     Raises:
-        _Failure: not a chat completion, or one without text.
+        ExchangeError: not a chat completion, or one without text.
     """
     try:
-        completion = json.loads(body)
+        completion = parse_json(text)
     except ValueError:
-        raise _Failure(f"the response is not JSON: {_excerpt(body)}") from None
+        raise ExchangeError(f"the response is not JSON: {_excerpt(text)}") from None
     try:
         choice = completion["choices"][0]
         content = choice["message"]["content"]
         if isinstance(content, list):
             content = "".join(part["text"] for part in content if part["type"] == "text")
     except (KeyError, IndexError, TypeError):
-        raise _Failure(f"the response is not a chat completion: {_excerpt(body)}") from None
+        raise ExchangeError(f"the response is not a chat completion: {_excerpt(text)}") from None
     reason = choice.get("finish_reason")
     if isinstance(reason, str):
         details["finish_reason"] = reason
@@ -428,25 +340,14 @@ def _text_of(body: bytes, details: dict[str, Any]) -> str:
     if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
         details["completion_tokens"] = usage["completion_tokens"]
     if not isinstance(content, str) or not content.strip():
-        raise _Failure(f"the reply has no text (finish_reason {reason})")
+        raise ExchangeError(f"the reply has no text (finish_reason {reason})")
     return content
 
 
-def _excerpt(body: bytes) -> str:
+def _excerpt(text: str) -> str:
     """Return the start of a response, on one line and without control characters."""
-    text = body[:2000].decode("utf-8", "replace")
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    line = printable(text[:2000])
     return line[:200] + "…" if len(line) > 200 else line or "(nothing)"
-
-
-def _cause(error: BaseException) -> str:
-    """Return the innermost cause of a failed connection, e.g. "Connection refused"."""
-    while True:
-        parts = (getattr(error, "reason", None), *error.args, error.__cause__)
-        inner = next((part for part in parts if isinstance(part, BaseException)), None)
-        if inner is None:
-            return getattr(error, "strerror", None) or str(error) or type(error).__name__
-        error = inner
 
 
 def _data_url(picture: NDArray[np.uint8]) -> str:
