@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vlmgs_ns.bench.configure import base_config, override
+from vlmgs_ns.bench.configure import base_config, configure, override
 from vlmgs_ns.system.errors import InputError
 
 
@@ -59,3 +60,21 @@ def test_what_does_not_fit_is_refused(path: str, value: Any, part: str) -> None:
 def test_a_copy_is_changed() -> None:
     override(base_config("fastgs"), "pipeline.model.sh_degree", 1)
     assert base_config("fastgs").pipeline.model.sh_degree == 3
+
+
+SERVER, KEY = "pipeline.model.guidance.base_url", "pipeline.model.guidance.key_variable"
+
+
+def made(tmp_path: Path, **overrides: Any) -> Any:
+    settings = {"base": "vlm-fastgs", "dataparser": "auto", "start": "points", "seed": 0, "resolution": 0, "words": False}
+    return configure({**settings, "iterations": 10, "overrides": overrides}, tmp_path, tmp_path).pipeline.model.guidance
+
+
+def test_a_server_of_a_specification_is_sent_no_key(tmp_path: Path) -> None:
+    assert made(tmp_path, **{SERVER: "http://theirs.example/v1"}).key_variable == ""
+    assert made(tmp_path).key_variable == "OPENAI_API_KEY"
+    assert made(tmp_path, **{KEY: "MY_KEY"}).key_variable == "MY_KEY"
+    with pytest.raises(InputError, match="would send a secret of this machine"):
+        made(tmp_path, **{SERVER: "http://theirs.example/v1", KEY: "AWS_SECRET_ACCESS_KEY"})
+    with pytest.raises(InputError, match="holds a user name"):
+        made(tmp_path, **{SERVER: "http://me:secret@theirs.example/v1"})

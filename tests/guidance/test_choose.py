@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import tyro
 
 from vlmgs_ns.guidance.backends.choose import BackendSettings, make_backend
 from vlmgs_ns.guidance.backends.openai import OpenAIBackend
@@ -151,3 +152,13 @@ def test_choosing_imports_nothing_heavy() -> None:
         "found = {'transformers', 'huggingface_hub', 'requests'} & set(sys.modules)\nassert not found, found"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("address", ["http://me:secret@host/v1", "me:secret@host/v1", "http://host/v1?key=secret"])
+def test_a_secret_in_the_address_is_refused_as_the_command_line_is_read(address: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Before nerfstudio prints the settings and writes them to config.yml."""
+    with pytest.raises(SystemExit) as raised:
+        tyro.cli(BackendSettings, args=["--base-url", address])
+    assert raised.value.code not in (0, None)
+    told = str(raised.value) + "".join(capfd.readouterr())
+    assert "environment variable" in told and "secret" not in told

@@ -392,6 +392,31 @@ def test_the_key_goes_into_one_header_and_nowhere_else(
     assert "***" in answers[1].error
 
 
+def test_a_key_that_a_server_escapes_is_found_after_decoding(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    once = "".join(f"\\u{ord(letter):04x}" for letter in KEY)  # as JSON escapes it
+    twice = once.replace("\\", "\\\\")  # a label escaped once more: whoever parses the reply would decode it
+    halves = [{"type": "text", "text": part} for part in (KEY[:9], KEY[9:])]
+    choice = f'{{"choices": [{{"message": {{"content": "{once} {twice}"}}, "finish_reason": "{once}"}}]}}'.encode()
+    server.play(
+        Reply(body=choice), says(halves), Reply(500, once.encode()), Reply(body=f'{{"data": [{{"id": "{once}"}}]}}'.encode())
+    )
+    asker = backend(server, retries=0)
+    answers = [asker.ask([question()])[0] for _ in range(3)]
+    assert [answer.text for answer in answers] == ["*** ***", "***", None]
+    with pytest.raises(InputError, match=r"only \*\*\*;"):
+        asker.check()
+    assert "sk-a" not in repr(answers).encode().decode("unicode_escape")
+
+
+@pytest.mark.parametrize("host", [KEY, KEY.upper(), KEY.replace("s", "%73")])
+def test_a_key_in_a_redirect_is_not_shown(server: Server, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.behave = lambda request: Reply(302, headers={"Location": f"http://{host}.example/"})
+    [answer] = backend(server).ask([question()])
+    assert answer.error == "HTTP 302: redirected to http://***.example, which is not followed; give the address itself"
+
+
 def test_without_a_key_no_header_is_sent(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     # A password for this host in ~/.netrc is not for us.
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hidden\n")
@@ -583,6 +608,7 @@ def test_the_first_model_of_a_list_is_taken_where_none_is_named(server: Server) 
         ("http://h:port/v1", "not a URL"),
         ("http://[::1/v1", "not a URL"),
         (f"http://me:{KEY}@127.0.0.1/v1", "holds a user name"),
+        (f"me:{KEY}@127.0.0.1/v1", "holds a user name"),
         (f"http://127.0.0.1/v1?key={KEY}", "holds a user name, a query"),
     ],
 )

@@ -44,6 +44,7 @@ def configure(settings: Mapping[str, Any], data: Path, folder: Path) -> Any:
         model.semantics.enabled = False
     for path, value in settings["overrides"].items():
         override(config, path, value)
+    _give_no_key_away(settings["overrides"], model)
     config.max_num_iterations = config.steps_per_save = settings["iterations"]
     config.steps_per_eval_batch = config.steps_per_eval_image = config.steps_per_eval_all_images = 0
     config.data = datamanager.data = data
@@ -82,6 +83,22 @@ def override(config: Any, path: str, value: Any) -> None:
         target[last] = fitted
     else:
         setattr(target, last, fitted)
+
+
+def _give_no_key_away(overrides: Mapping[str, Any], model: Any) -> None:
+    """Send no key to a server that the specification names: it may be somebody else's, and so may the server.
+
+    Raises:
+        InputError: the specification names a server and a key, or an address that is none.
+    """
+    server, key = (f"pipeline.model.guidance.{name}" for name in ("base_url", "key_variable"))
+    if server in overrides:
+        if overrides.get(key):
+            raise InputError(
+                f"the overrides {server} and {key} together would send a secret of this machine to a server that the specification "
+                "chooses; remove one of them"
+            )
+        model.guidance = dataclasses.replace(model.guidance, key_variable="")
 
 
 def _settings_of(target: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vlmgs_ns.guidance.backends.exchange import fault_of
 from vlmgs_ns.guidance.backends.transformers import (
     DEFAULT_MODEL,
     Dtype,
@@ -56,6 +57,11 @@ class BackendSettings:
     """openai: requests in flight at a time"""
     coordinates: Literal["auto", "thousandths", "pixels"] = "auto"
     """transformers, openai: unit of the coordinates in replies; auto: pixels for Qwen2.5-VL, thousandths for all others"""
+
+    def __post_init__(self) -> None:
+        """Refuse a faulty address, such as one with a password, before anything is written to the run's config.yml."""
+        if fault := fault_of(self.base_url):
+            raise InputError(fault)
 
 
 def make_backend(settings: BackendSettings) -> tuple[Backend, str]:

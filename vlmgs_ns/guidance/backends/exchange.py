@@ -107,6 +107,21 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+def fault_of(base_url: str) -> str | None:
+    """Return the fault of a server's address, without repeating a possible password; None where it is valid."""
+    fix = "give --pipeline.model.guidance.base-url like http://127.0.0.1:8000/v1"
+    try:
+        parts = urlsplit(base_url)
+        parts.port  # noqa: B018 - raises if it is none
+    except ValueError:
+        return f"the server's address is not a URL; {fix}"
+    if "@" in base_url or parts.query or parts.fragment:
+        return f"the server's address holds a user name, a query or a fragment; {fix}, and the key in an environment variable"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return f"{base_url or 'an empty address'}: not http or https with a host; {fix}"
+    return None
+
+
 def redact(text: str, key: str) -> str:
     """Return the text with ``***`` for the key, also where it is in other case or escaped as in JSON or a URL."""
     if len(key) < SHORTEST_KEY:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmgs_ns.guidance.backends.exchange import ExchangeError, Response, exchange, printable, redact
+from vlmgs_ns.guidance.backends.exchange import ExchangeError, Response, exchange, fault_of, printable, redact
 from vlmgs_ns.guidance.backends.pictures import SQUARE, coordinates_of, shrink
 from vlmgs_ns.guidance.question import Answer, Coordinates, Question
 from vlmgs_ns.system.errors import InputError
@@ -92,7 +92,7 @@ class OpenAIBackend:
 
     def check(self) -> None:
         """Raise `InputError` for an address that cannot be one, a server out of reach, a refused key or an unknown model."""
-        if fault := _fault_of(self.base_url):
+        if fault := fault_of(self.base_url):
             raise InputError(fault)
         try:
             names = self._models()
@@ -152,7 +152,7 @@ class OpenAIBackend:
     def _settle(self, model: str) -> None:
         """Set the model, and the name and fingerprint that depend on it."""
         self.model = model
-        fault = _fault_of(self.base_url)
+        fault = fault_of(self.base_url)
         # A faulty address may have a password in it.
         place = "an unusable address" if fault else self.base_url
         self.name = f"openai {model or 'first model'} at {place}"
@@ -165,7 +165,7 @@ class OpenAIBackend:
         details: dict[str, Any] = {"attempts": 0}
         text = error = None
         try:
-            text = self._reply(question, details)
+            text = self._redacted(self._reply(question, details))
         except ExchangeError as failure:
             error = self._redacted(str(failure))
         except Exception as failure:
@@ -174,7 +174,7 @@ class OpenAIBackend:
 
     def _reply(self, question: Question, details: dict[str, Any]) -> str:
         """Return the text of the reply, repeating the request where that may help."""
-        if fault := _fault_of(self.base_url):
+        if fault := fault_of(self.base_url):
             raise ExchangeError(fault)
         pictures = [shrink(picture, self.max_image_size, SQUARE[self.coordinates]) for picture in question.pictures]
         if pictures:
@@ -263,21 +263,6 @@ class OpenAIBackend:
             return [name for entry in entries if isinstance(name := entry["id"], str) and name]
         except (ValueError, KeyError, TypeError):
             return []
-
-
-def _fault_of(base_url: str) -> str | None:
-    """Return the fault of an address, without repeating a possible password; None where it is valid."""
-    fix = "give --pipeline.model.guidance.base-url like http://127.0.0.1:8000/v1"
-    try:
-        parts = urlsplit(base_url)
-        parts.port  # noqa: B018 - raises if it is none
-    except ValueError:
-        return f"the server's address is not a URL; {fix}"
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        return f"the server's address holds a user name, a query or a fragment; {fix}, and the key in an environment variable"
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return f"{base_url or 'an empty address'}: not http or https with a host; {fix}"
-    return None
 
 
 def _raise_for(response: Response, key_hint: str) -> None:
