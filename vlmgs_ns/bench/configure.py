@@ -95,8 +95,8 @@ def _give_no_key_away(overrides: Mapping[str, Any], model: Any) -> None:
     if server in overrides:
         if overrides.get(key):
             raise InputError(
-                f"the overrides {server} and {key} together would send a secret of this machine to a server that the specification "
-                "chooses; remove one of them"
+                f"the overrides {server} and {key} together would send a secret of this machine to a server that "
+                "the specification chooses; remove one of them"
             )
         model.guidance = dataclasses.replace(model.guidance, key_variable="")
 
