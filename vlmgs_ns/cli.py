@@ -18,6 +18,7 @@ from rich.console import Console
 from vlmgs_ns.commands.bench import Bench
 from vlmgs_ns.commands.cache import Cache
 from vlmgs_ns.commands.demo import Demo
+from vlmgs_ns.commands.doctor import Doctor
 from vlmgs_ns.commands.evaluate import Evaluate
 from vlmgs_ns.commands.export import Export
 from vlmgs_ns.commands.features import Features
@@ -36,6 +37,7 @@ Command = (
     | Annotated[RenderReport, tyro.conf.subcommand("render-report")]
     | Annotated[Features, tyro.conf.subcommand("features")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
 _DESCRIPTION = (

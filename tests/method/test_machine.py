@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlmgs_ns.method.machine import announce, check_device, choose_cache, default_device, describe
+from vlmgs_ns.method.machine import announce, check_device, choose_cache, default_device, describe, gsplat_kernels
 from vlmgs_ns.rasterize.threads import get_num_threads
 from vlmgs_ns.system.errors import InputError
 
@@ -23,6 +23,20 @@ def test_devices_that_cannot_train_are_refused(monkeypatch: pytest.MonkeyPatch) 
         check_device("cuda")
     with pytest.raises(InputError, match="mps"):
         check_device("mps")
+
+
+def test_cuda_without_kernels_is_refused_before_anything_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"gsplat has no compiled kernels: install the CUDA toolkit.*--machine\.device-type cpu"):
+        check_device("cuda")
+    (tmp_path / "nvcc").touch(mode=0o755)
+    check_device("cuda")
+    assert gsplat_kernels()[0] == "kernels that are compiled at the first use, for some minutes"
+    (tmp_path / "py311_cu126" / "gsplat_cuda").mkdir(parents=True)
+    (tmp_path / "py311_cu126" / "gsplat_cuda" / "gsplat_cuda.so").touch()
+    assert gsplat_kernels() == ("kernels compiled on this machine", "")
 
 
 def test_photos_stay_on_a_cpu_without_pinning() -> None:

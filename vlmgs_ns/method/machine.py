@@ -6,9 +6,12 @@ Chosen in one place, printed once at the start of a run and stored beside it as 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +29,28 @@ def default_device() -> DeviceType:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def cuda_of_torch() -> str:
+    """Return what torch was built for, in words."""
+    return f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs alone"
+
+
+def gsplat_kernels() -> tuple[str, str]:
+    """Return in which state gsplat's CUDA kernels are, empty where they cannot be had; and then what would help.
+
+    gsplat's own modules are not imported: they would begin to compile.
+    """
+    spec = find_spec("gsplat")
+    folders = spec.submodule_search_locations or [] if spec else []
+    if any(file for folder in folders for file in Path(folder).glob("csrc*.so")):
+        return "kernels in its wheel", ""
+    cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions")
+    if any(cache.glob("**/gsplat_cuda/gsplat_cuda.so")):
+        return "kernels compiled on this machine", ""
+    if shutil.which("nvcc"):
+        return "kernels that are compiled at the first use, for some minutes", ""
+    return "", f"gsplat has no compiled kernels: install the CUDA toolkit of torch ({cuda_of_torch()}) with nvcc on the PATH"
+
+
 def check_device(device_type: str) -> None:
     """Refuse a device that this machine, or the rasteriser, does not have.
 
@@ -34,6 +59,8 @@ def check_device(device_type: str) -> None:
     """
     if device_type == "cuda" and not torch.cuda.is_available():
         raise InputError("--machine.device-type cuda: torch sees no CUDA device here; use --machine.device-type cpu")
+    if device_type == "cuda" and not (kernels := gsplat_kernels())[0]:
+        raise InputError(f"--machine.device-type cuda: {kernels[1]}, see docs/gpu.md; or use --machine.device-type cpu")
     if device_type not in ("cpu", "cuda"):
         raise InputError(f"--machine.device-type {device_type}: the rasteriser runs on cpu and cuda; use one of them")
 
