@@ -96,7 +96,7 @@ def read_boxes(path: Path, photos: Mapping[str, Size]) -> Marks:
         InputError: the file cannot be read, names an unknown photo or holds a box that is none.
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"), finite=False)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Give a JSON file of boxes.") from None
     except ValueError as error:
