@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlmgs_ns.guidance.disagreement import Neighbour, disagreement
+from vlmgs_ns.densify.photo_depth import Neighbour
+from vlmgs_ns.guidance.disagreement import disagreement
 
 WALL = 4.0
 WIDTH, HEIGHT, FOCAL = 48, 36, 40.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tests.guidance.test_photo_depth import BOARD, FOCAL, HEIGHT, WALL, WIDTH, K, picture
+from tests.densify.test_photo_depth import BOARD, FOCAL, HEIGHT, WALL, WIDTH, K, picture
 from vlmgs_ns.guidance.planting import plant
 from vlmgs_ns.guidance.training_scene import Render, Viewpoint, nearest
 

@@ -8,30 +8,17 @@ pinholes with OpenCV axes (x right, y down, z forward); pixel centres lie at hal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from vlmgs_ns.densify.photo_depth import Neighbour
+
 COVERED = 0.5
 """Accumulated opacity from which on a rendered depth means something."""
 HIDDEN = 0.05
 """A point is hidden from a neighbour if it lies deeper than what the neighbour renders there, by this part of that depth."""
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """A training view beside the one in question."""
-
-    photo: Tensor
-    """[h, w, 3] in [0, 1]."""
-    K: Tensor
-    """[3, 3] intrinsics, pixels of the photo."""
-    camera_to_world: Tensor
-    """[4, 4], OpenCV axes."""
-    depth: Tensor | None = None
-    """[h, w] rendered z-depth of this view, NaN where it is unknown; without it every point in the picture counts as seen."""
 
 
 @torch.no_grad()

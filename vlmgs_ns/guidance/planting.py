@@ -11,9 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from vlmgs_ns.densify.photo_depth import Neighbour, photo_depth
 from vlmgs_ns.densify.seeding import ray_points
-from vlmgs_ns.guidance.disagreement import Neighbour
-from vlmgs_ns.guidance.photo_depth import photo_depth
 from vlmgs_ns.guidance.training_scene import TrainingScene, Viewpoint, nearest
 
 GAP = 0.5

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vlmgs_ns.densify.photo_depth import Neighbour
 from vlmgs_ns.guidance.backends.pictures import SQUARE, seen_size
 from vlmgs_ns.guidance.config import choose_views
-from vlmgs_ns.guidance.disagreement import Neighbour, disagreement
+from vlmgs_ns.guidance.disagreement import disagreement
 from vlmgs_ns.guidance.novel_views import clearance_from_depth, novel_viewpoints
 from vlmgs_ns.guidance.prompts import prompt
 from vlmgs_ns.guidance.question import Backend, Evidence, Phase, Question

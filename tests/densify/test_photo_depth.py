@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from vlmgs_ns.guidance.disagreement import Neighbour
-from vlmgs_ns.guidance.photo_depth import photo_depth
+from vlmgs_ns.densify.photo_depth import Neighbour, photo_depth
 
 WIDTH, HEIGHT, FOCAL = 80, 60, 70.0
 K = torch.tensor([[FOCAL, 0.0, WIDTH / 2], [0.0, FOCAL, HEIGHT / 2], [0.0, 0.0, 1.0]])
