@@ -24,7 +24,7 @@ class MeasuredTrainer(VlmFastGSTrainer):
     """Measures after chosen steps; what it draws by chance in between is given back, so that no check changes the run."""
 
     def measure(self, steps: list[int], report: Report) -> None:
-        """Begin, with everything set up.
+        """Begin, with everything set up; what seeding from photos took counts.
 
         Args:
             steps: after which to look; the last is the run's last.
@@ -32,13 +32,19 @@ class MeasuredTrainer(VlmFastGSTrainer):
         """
         self.curve: Curve = {name: [] for name in ("iteration", "seconds", "psnr", "gaussians", "loss")}
         self.metrics: dict[str, float] = {}
-        self.seconds = self.cpu_seconds = 0.0
+        self.seconds, self.cpu_seconds = self._preparation
         self._losses = torch.zeros((), device=self.device)
         self._steps_summed = 0
         self._checks, self._report = set(steps), report
         where = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
         self.callbacks.append(TrainingCallback(where, lambda step: self._after_step(step)))
         self._began, self._began_cpu = self._clocks()
+
+    def _load_checkpoint(self) -> None:
+        began = self._clocks()
+        super()._load_checkpoint()
+        now = self._clocks()
+        self._preparation = now[0] - began[0], now[1] - began[1]
 
     def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
         """One step, its loss remembered."""

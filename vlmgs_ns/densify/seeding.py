@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 GREY = 0.5
+POINT_OPACITY = 0.1
+"""Opacity of Gaussians at a scene's points, as in 3DGS, and of those that are added where nothing is."""
 
 
 @dataclass
@@ -22,6 +24,7 @@ class Seeds:
     scales: Tensor  # [M, 3] standard deviations, world units
     quats: Tensor  # [M, 4] wxyz
     colors: Tensor  # [M, 3] in [0, 1]
+    opacities: Tensor  # [M] in (0, 1)
 
 
 def camera_extent(
@@ -108,4 +111,5 @@ def ambient_shell(
         scales=size.expand(len(flat), 3).clone(),
         quats=torch.stack([torch.cos(yaw / 2), zeros, zeros, torch.sin(yaw / 2)], dim=1),
         colors=torch.full((len(flat), 3), GREY, device=subject.device, dtype=subject.dtype),
+        opacities=torch.full((len(flat),), POINT_OPACITY, device=subject.device, dtype=subject.dtype),
     )

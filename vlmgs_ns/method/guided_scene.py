@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vlmgs_ns.densify.births import append
+from vlmgs_ns.densify.seeding import POINT_OPACITY
 from vlmgs_ns.guidance.training_scene import Render, Viewpoint
-from vlmgs_ns.method.initial_gaussians import POINT_OPACITY, base_colour
+from vlmgs_ns.method.initial_gaussians import base_colour
 from vlmgs_ns.method.model import VlmFastGSModel
 from vlmgs_ns.method.training_views import TrainingViews
 from vlmgs_ns.rasterize import composite

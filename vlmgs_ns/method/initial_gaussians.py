@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -10,11 +11,7 @@ from nerfstudio.models.splatfacto import RGB2SH, num_sh_bases, random_quat_tenso
 from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 
-from vlmgs_ns.densify.seeding import ambient_shell
-
-POINT_OPACITY = 0.1
-"""Opacity of Gaussians at a scene's points, as in 3DGS, and of those that are added where nothing is."""
-
+from vlmgs_ns.densify.seeding import POINT_OPACITY, Seeds, ambient_shell
 
 def initial_gaussians(
     points: tuple[Tensor, Tensor] | None,  # [P, 3] world, [P, 3] colours in 0 to 255, or [0]
@@ -23,14 +20,16 @@ def initial_gaussians(
     random_points: Callable[[], Tensor],  # () -> [N, 3] world
     random_opacity: float,
     shell: int,
+    seeds: Seeds | None = None,
 ) -> ParameterDict:
-    """Return Gaussians at a scene's points, or at random ones, as large as the distance to their neighbours.
+    """Return Gaussians at a scene's points, or at random ones, as large as the distance to their neighbours, and at seeds.
 
     Args:
         points: those that are not finite are left out; with fewer than 4, or None, the start is random.
         sh_degree: 0: colours are logits, not spherical harmonics.
         radius: of the scene, world units; gives a single Gaussian its size.
         shell: Gaussians of the ambient shell around them; 0: none.
+        seeds: more Gaussians; where `random_points` gives none, they are all.
     """
     if points is not None:
         finite = torch.isfinite(points[0]).all(dim=-1)
@@ -45,24 +44,28 @@ def initial_gaussians(
         opacity = POINT_OPACITY
     count = len(means)
     scales = _spacing(means, alone=0.1 * radius).repeat(1, 3)
-    quats, opacities = random_quat_tensor(count), torch.full((count, 1), opacity)
+    start = Seeds(means, scales, random_quat_tensor(count), colours, torch.full((count,), opacity))
+    if seeds is not None:
+        start = _together(start, seeds)
     if shell > 0:
-        seeds = ambient_shell(means, shell)
-        means, colours = torch.cat([means, seeds.means]), torch.cat([colours, seeds.colors])
-        scales, quats = torch.cat([scales, seeds.scales]), torch.cat([quats, seeds.quats])
-        opacities = torch.cat([opacities, torch.full((len(seeds.means), 1), POINT_OPACITY)])
-    features = torch.zeros(len(means), num_sh_bases(sh_degree), 3)
-    features[:, 0] = base_colour(colours, sh_degree)
+        start = _together(start, ambient_shell(start.means, shell))
+    features = torch.zeros(len(start.means), num_sh_bases(sh_degree), 3)
+    features[:, 0] = base_colour(start.colors, sh_degree)
     return ParameterDict(
         {
-            "means": Parameter(means.clone()),
-            "scales": Parameter(torch.log(scales)),
-            "quats": Parameter(quats),
+            "means": Parameter(start.means.clone()),
+            "scales": Parameter(torch.log(start.scales)),
+            "quats": Parameter(start.quats),
             "features_dc": Parameter(features[:, 0].clone()),
             "features_rest": Parameter(features[:, 1:].clone()),
-            "opacities": Parameter(torch.logit(opacities)),
+            "opacities": Parameter(torch.logit(start.opacities[:, None])),
         }
     )
+
+
+def _together(first: Seeds, second: Seeds) -> Seeds:
+    pairs = {item.name: (getattr(first, item.name), getattr(second, item.name)) for item in fields(Seeds)}
+    return Seeds(**{name: torch.cat([one, other.to(one)]) for name, (one, other) in pairs.items()})
 
 
 def base_colour(

@@ -13,11 +13,10 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.model_components.lib_bilagrid import BilateralGrid, color_correct
 from nerfstudio.utils.colors import get_color
 from torch import Tensor
-from torch.nn import ParameterDict
 from torch.nn.functional import interpolate
 
 from vlmgs_ns.densify.scores import ScoredView, Scores, multi_view_scores
-from vlmgs_ns.densify.seeding import camera_extent, uniform_points
+from vlmgs_ns.densify.seeding import Seeds, camera_extent, uniform_points
 from vlmgs_ns.densify.ssim import SSIM
 from vlmgs_ns.densify.strategy import FastGSStrategy
 from vlmgs_ns.densify.wishes import in_force
@@ -70,7 +69,7 @@ class VlmFastGSModel(SearchableModel):
         self._schedule = self.config  # with fractions of the run, for a checkpoint that says how long the run was
         self.run_length = self.config.run_length or DEFAULT_RUN_LENGTH
         self.config = resolve(self._schedule, self.run_length)
-        self.gauss_params = self._initial_gaussians()
+        self.begin_with()
         self.camera_optimizer = self.config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
         self.psnr = PeakSignalNoiseRatio(data_range=1.0)
         self.ssim = SSIM()  # type: ignore[assignment]
@@ -146,14 +145,14 @@ class VlmFastGSModel(SearchableModel):
                 mask = self._downscale_if_required(mask).to(self.device).squeeze(-1) > 0.5
             yield ScoredView(render, photo, info, mask)
 
-    def _initial_gaussians(self) -> ParameterDict:
-        """Gaussians at the scene's points, or at random ones."""
+    def begin_with(self, seeds: Seeds | None = None, alone: bool = False) -> None:
+        """Begin with Gaussians at the scene's points, or at random ones, and at `seeds`; or with seeds `alone`."""
         config = self.config
         centre, radius = self.extent()
-        return initial_gaussians(
-            None if config.random_init else self.seed_points, config.sh_degree, radius,
-            random_points=lambda: uniform_points(config.num_random, centre, radius * config.random_scale),
-            random_opacity=config.random_opacity, shell=config.ambient_shell,
+        self.gauss_params = initial_gaussians(
+            None if config.random_init or alone else self.seed_points, config.sh_degree, radius,
+            random_points=lambda: uniform_points(0 if alone else config.num_random, centre, radius * config.random_scale),
+            random_opacity=config.random_opacity, shell=config.ambient_shell, seeds=seeds,
         )  # fmt: skip
 
     def extent(self) -> tuple[Tensor, float]:

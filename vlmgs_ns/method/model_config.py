@@ -77,6 +77,11 @@ class ModelSettings(SplatfactoModelConfig):
     """The count of Gaussians never grows beyond this, the highest scores win; a start with more is cut at the first round."""
     max_new_per_round: int = 500_000
     """The most Gaussians that one densification adds; the highest scores win."""
+    seeding: Literal["points", "photos", "both"] = "points"
+    """What a run starts from: the scene's points, or random ones where it has none; points that are found in the photos where
+    neighbouring ones agree on a depth, and no other; or both."""
+    num_seeds: int = 50_000
+    """The most Gaussians that are found in the photos."""
     random_opacity: float = 0.5
     """Opacity with which random Gaussians start; those at the scene's points start with 0.1, as in 3DGS."""
     random_scale: float = 1.0

@@ -20,6 +20,7 @@ from vlmgs_ns.method.datamanager import VlmFastGSDatamanagerConfig
 from vlmgs_ns.method.guided_scene import GuidedScene
 from vlmgs_ns.method.marked_photos import marked_views
 from vlmgs_ns.method.model import VlmFastGSModelConfig
+from vlmgs_ns.method.photo_seeding import seed_from_photos
 from vlmgs_ns.method.photo_views import PhotoViews
 from vlmgs_ns.semantics.cache import default_cache
 from vlmgs_ns.semantics.stage import Encoders, Stage, choose_encoders
@@ -94,6 +95,14 @@ class VlmFastGSPipeline(VanillaPipeline):
         model.start_guidance(scene, backend, folder)
         if settings.marks:
             model.steering.instruct(marked_views(settings, self.datamanager, scene.viewpoints()))
+
+    def seed_from_photos(self) -> bool:
+        """Let the model begin with what its photos show, if its settings ask for it; return whether they do."""
+        model: Any = self.model
+        if model.config.seeding == "points":
+            return False
+        seed_from_photos(model, model.training_views)
+        return True
 
     def _choose_encoders(self) -> Encoders | None:
         """Who looks at the photos in the semantic stage, found before any work is done."""

@@ -221,10 +221,12 @@ class VlmFastGSTrainer(Trainer):
         return ours["run_length"] if ours else self._resumed["step"] + 1 + self.config.max_num_iterations
 
     def _load_checkpoint(self) -> None:
-        """Restore the state of the checkpoint that ``setup`` read."""
+        """Restore the state of the checkpoint that ``setup`` read; without one, begin with what the photos show if asked to."""
         state, self._resumed = self._resumed, None
         self._random_state = None
         if state is None:
+            if self.pipeline.seed_from_photos():  # type: ignore[operator]
+                self.optimizers = self.setup_optimizers()
             return
         self._start_step = state["step"] + 1
         if self.config.load_ply is not None:
