@@ -111,6 +111,7 @@ vlm_fastgs_lite = MethodSpecification(
         # iterations opacities would not recover from a reset: instead, what is faint goes. Twice the importance: fewer Gaussians.
         VlmFastGSModelConfig(
             num_random=10_000,
+            num_seeds=20_000,
             random_scale=3.0,
             random_opacity=0.1,
             num_downscales=1,

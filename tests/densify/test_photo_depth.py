@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
-from vlmgs_ns.densify.photo_depth import Neighbour, photo_depth
+from vlmgs_ns.densify import photo_depth as photo_depth_module
+from vlmgs_ns.densify.photo_depth import Neighbour, best_depth, photo_depth
+from vlmgs_ns.rasterize.threads import get_num_threads, set_num_threads
 
 WIDTH, HEIGHT, FOCAL = 80, 60, 70.0
 K = torch.tensor([[FOCAL, 0.0, WIDTH / 2], [0.0, FOCAL, HEIGHT / 2], [0.0, 0.0, 1.0]])
@@ -101,3 +103,42 @@ def test_photos_of_another_brightness_do_not_agree() -> None:
 def test_what_a_single_neighbour_cannot_see_does_not_count() -> None:
     behind = [Neighbour(n.photo, n.K, n.camera_to_world @ torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0]))) for n in neighbours()]
     assert photo_depth(torch.tensor([[30, 40]]), picture(0, 0), K, pose(0, 0), behind, DEPTHS).isnan().all()
+
+
+def test_the_kernel_costs_what_torch_does() -> None:
+    """Pixels at the picture's edge, neighbours of another size and one that looks away included; depths of each pixel's own."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.cartesian_prod(torch.arange(0, HEIGHT, 3), torch.arange(0, WIDTH, 5))
+    small = picture(0.1, 0.1)[:40, :50].contiguous()
+    turned = pose(0.2, 0.0) @ torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0]))
+    others = [*neighbours()[:3], Neighbour(small, K, pose(0.1, 0.1)), Neighbour(picture(0.2, 0.0), K, turned)]
+    tilted = pose(0.0, 0.0)
+    tilted[:3, :3] = torch.linalg.matrix_exp(torch.tensor([[0.0, -0.1, 0.2], [0.1, 0.0, -0.05], [-0.2, 0.05, 0.0]]))
+    for depths in (DEPTHS[None], 1 + 5 * torch.rand(len(pixels), 7, generator=generator)):
+        rays, wanted = photo_depth_module._patches(pixels, picture(0, 0), K)
+        ours, slow = (
+            by(rays, wanted, tilted, others, depths)
+            for by in (photo_depth_module._costs_by_kernel, photo_depth_module._costs_by_torch)
+        )
+        assert torch.equal(ours.isinf(), slow.isinf()) and 0.2 < ours.isfinite().float().mean() < 1
+        assert torch.allclose(ours[ours.isfinite()], slow[slow.isfinite()], atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_bits_do_not_depend_on_the_number_of_threads(threads: int) -> None:
+    pixels, count = torch.cartesian_prod(torch.arange(HEIGHT), torch.arange(0, WIDTH, 4)), get_num_threads()
+    arguments = (pixels, picture(0, 0), K, pose(0, 0), neighbours(), DEPTHS)
+    expected = photo_depth(*arguments)
+    set_num_threads(threads)
+    try:
+        assert torch.equal(photo_depth(*arguments).nan_to_num(-1), expected.nan_to_num(-1))
+    finally:
+        set_num_threads(count)
+
+
+def test_the_best_depth_by_hand() -> None:
+    """Costs on a parabola in inverse depth: its lowest point, whether depths rise or fall; at the range's end, the end's."""
+    inverse = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
+    costs = (inverse - 0.33).square()[None]
+    assert torch.allclose(best_depth(1 / inverse[None], costs), torch.tensor([1 / 0.33]))
+    assert torch.allclose(best_depth(1 / inverse.flip(0)[None], costs.flip(1)), torch.tensor([1 / 0.33]))

@@ -25,7 +25,7 @@ def run(cache: Path) -> str:
 
 
 def test_the_first_run_compiles_and_says_so_and_the_second_uses_what_it_left(tmp_path: Path) -> None:
-    assert "Compiling the CPU rasteriser" in run(tmp_path)
+    assert "Compiling the CPU kernels" in run(tmp_path)
     kept = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.nb?")}
     assert len(kept) >= 16  # an index and code for each of eight kernels
     run(tmp_path)

@@ -35,7 +35,7 @@ TURN = 2.0
 AROUND, REACH, COLOUR = 8, 16.0, 40.0
 """Confirmed cells that depth is interpolated from, how far away the nearest of them may be, in cells, and how many cells of
 distance a whole unit of colour counts as: a plain area ends where its colour does."""
-SMOOTH = 0.1
+SMOOTH = 0.05
 """Relative deviation of the inverse depths that are interpolated: beyond it they belong to several surfaces."""
 
 
@@ -111,25 +111,26 @@ def _sweep(
     pixels = _cells(photo.photo)
     h, w = pixels.shape[:2]
     flat = pixels.reshape(-1, 2)
-    unknown = DepthMap(pixels, photo.photo.new_full((h, w), torch.nan), photo.photo.new_zeros(h, w))
-    if not others:
-        return unknown
-    inverse = torch.linspace(1 / (NEAR * extent), 1 / (FAR * extent), DEPTHS, device=photo.photo.device)
+    found = DepthMap(pixels, photo.photo.new_full((h, w), torch.nan), photo.photo.new_zeros(h, w))
     at = _cells(half.photo)
+    if not others or 0 in at.shape:
+        return found
+    inverse = torch.linspace(1 / (NEAR * extent), 1 / (FAR * extent), DEPTHS, device=photo.photo.device)
     coarse = photo_depth(at.reshape(-1, 2), half.photo, half.K, half.camera_to_world, halves, 1 / inverse).reshape(at.shape[:2])
-    guess = _grown(coarse)[(torch.arange(h) // 2).clamp(max=at.shape[0] - 1)][:, (torch.arange(w) // 2).clamp(max=at.shape[1] - 1)]
-    tried = guess.reshape(-1).isfinite()
+    i, j = ((torch.arange(size) // 2).clamp(max=most - 1) for size, most in zip((h, w), at.shape[:2], strict=True))
+    guess = _grown(coarse)[i][:, j].reshape(-1)
+    tried = guess.isfinite()
     if photo.mask is not None:
         tried &= photo.mask[flat[:, 0], flat[:, 1]]
     if not tried.any():
-        return unknown
+        return found
     steps = torch.linspace(2, -2, REFINED, device=inverse.device) * (inverse[0] - inverse[1])
-    depths = 1 / (1 / guess.reshape(-1)[tried, None] + steps).clamp_min(float(inverse[-1]) / 2)
+    depths = 1 / (1 / guess[tried, None] + steps).clamp_min(float(inverse[-1]) / 2)
     costs = matching_costs(flat[tried], photo.photo, photo.K, photo.camera_to_world, others, depths)
     least, index = costs.min(dim=1)
     clear = (least <= GREATEST_COST) & (index > 0) & (index < REFINED - 1) & (costs.amax(dim=1) >= PLAIN)
-    unknown.depth.view(-1)[tried] = torch.where(clear, best_depth(depths, costs), torch.nan)
-    return unknown
+    found.depth.view(-1)[tried] = torch.where(clear, best_depth(depths, costs), torch.nan)
+    return found
 
 
 def _grown(depth: Tensor) -> Tensor:  # [h, w]

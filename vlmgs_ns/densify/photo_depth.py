@@ -96,6 +96,17 @@ def matching_costs(
 
     Arguments as those of `photo_depth`.
     """
+    rays, wanted = _patches(pixels, photo, K)
+    costs = _costs_by_kernel if photo.device.type == "cpu" else _costs_by_torch
+    return costs(rays, wanted, camera_to_world, neighbours, depths)
+
+
+def _patches(
+    pixels: Tensor,  # [P, 2]
+    photo: Tensor,  # [H, W, 3]
+    K: Tensor,  # [3, 3]
+) -> tuple[Tensor, Tensor]:  # [P, 9, 3], [P, 9, 3]
+    """Rays of the pixels' patches in their camera, at z = 1, and colours; at the picture's edge its last pixels again."""
     step = torch.tensor(PATCH, device=photo.device)
     offsets = torch.stack(torch.meshgrid(step, step, indexing="ij"), dim=-1).reshape(-1, 2)
     at = pixels[:, None].float() + offsets  # [P, 9, 2]
@@ -103,8 +114,7 @@ def matching_costs(
     wanted = photo[rows.long(), columns.long()]  # [P, 9, 3]
     x, y = (columns.floor() + 0.5 - K[0, 2]) / K[0, 0], (rows.floor() + 0.5 - K[1, 2]) / K[1, 1]
     rays = torch.stack([x, y, torch.ones_like(x)], dim=-1)  # [P, 9, 3]
-    costs = _costs_by_kernel if photo.device.type == "cpu" else _costs_by_torch
-    return costs(rays, wanted, camera_to_world, neighbours, depths)
+    return rays, wanted
 
 
 def best_depth(

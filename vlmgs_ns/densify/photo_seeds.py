@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from vlmgs_ns.densify.depth_maps import STEP, SeedPhoto, DepthMap, depth_maps
+from vlmgs_ns.densify.depth_maps import STEP, DepthMap, SeedPhoto, depth_maps
 from vlmgs_ns.densify.seeding import Seeds, ray_points
 
 DETAIL, PLAINEST = 0.03, 4.0
 """Contrast of a patch from which on a point stands for one cell alone, and for how many cells' widths it may stand at most."""
 OPACITY = (0.1, 0.5)
 """Of a point that no neighbour confirms, and of one that all do."""
+BISECTIONS = 6
+HASH = np.array([73856093, 19349663, 83492791])  # of a cube's three indices
 SPREAD = 0.5
 """Standard deviation of a Gaussian, in units of the distance to the next."""
 
@@ -70,19 +73,18 @@ def _thinned(
     order = support.argsort(descending=True, stable=True)
     places, sizes = means[order].double().cpu().numpy(), widths[order].double().cpu().numpy()
 
-    def first_in_cubes(factor: float) -> np.ndarray:
+    def first_in_cubes(factor: float) -> npt.NDArray[np.int64]:
         level = np.floor(np.log2(factor * sizes)).astype(np.int64)
         cubes = np.floor(places / np.exp2(level)[:, None]).astype(np.int64)
-        primes = np.array([73856093, 19349663, 83492791])
-        return np.unique((cubes * primes).sum(axis=1) * 64 + level % 64, return_index=True)[1]
+        return np.unique((cubes * HASH).sum(axis=1) * 64 + level % 64, return_index=True)[1]
 
     low, high = 1.0, 1.0
-    kept = first_in_cubes(low)
-    while len(kept) > count:
+    while len(kept := first_in_cubes(high)) > count:
         low, high = high, 2 * high
-        kept = first_in_cubes(high)
-    for _ in range(6 if high > 1 else 0):
-        middle = (low + high) / 2
-        tried = first_in_cubes(middle)
-        low, high, kept = (low, middle, tried) if len(tried) <= count else (middle, high, kept)
+    for _ in range(BISECTIONS if high > 1 else 0):
+        tried = first_in_cubes(middle := (low + high) / 2)
+        if len(tried) <= count:
+            high, kept = middle, tried
+        else:
+            low = middle
     return order[torch.from_numpy(kept).to(order.device)], high

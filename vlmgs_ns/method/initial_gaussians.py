@@ -13,6 +13,7 @@ from torch.nn import Parameter, ParameterDict
 
 from vlmgs_ns.densify.seeding import POINT_OPACITY, Seeds, ambient_shell
 
+
 def initial_gaussians(
     points: tuple[Tensor, Tensor] | None,  # [P, 3] world, [P, 3] colours in 0 to 255, or [0]
     sh_degree: int,

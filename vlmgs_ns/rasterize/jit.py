@@ -37,7 +37,7 @@ def announce_compilation(seconds: float = 2.0) -> Iterator[None]:
     def say() -> None:
         from rich import get_console
 
-        get_console().log("Compiling the CPU rasteriser (once; kept on disk for the next run) ...")
+        get_console().log("Compiling the CPU kernels (once; kept on disk for the next run) ...")
 
     timer = Timer(seconds, say)
     timer.daemon = True
