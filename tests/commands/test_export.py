@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.words.trained import NEGATIVES, PARTS, make_run
 from vlmgs_ns.commands.export import Export
 from vlmgs_ns.method import finished_run
 from vlmgs_ns.method.finished_run import OpenRun, open_run
+from vlmgs_ns.semantics.embedded import EMBEDDED
 from vlmgs_ns.splats.ply import Gaussians, read_ply
 from vlmgs_ns.system.errors import InputError
 
@@ -71,6 +73,22 @@ def picture(run: OpenRun, gaussians: dict[str, Tensor]) -> Tensor:
             gaussians, pose, torch.tensor([[[40.0, 0, 24], [0, 40, 16], [0, 0, 1]]]), 48, 32, "RGB"
         )
     return torch.cat([image, alpha], dim=-1)[0]
+
+
+def test_a_scene_that_the_encoder_does_not_know_is_said(
+    opened: OpenRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(opened, tmp_path, "red ball")
+    assert "noise" not in capsys.readouterr().out
+    monkeypatch.setattr(opened.model.semantics, "about", replace(opened.model.semantics.about, clip=EMBEDDED))
+    export(opened, tmp_path / "room", "red ball")
+    assert "noise" not in capsys.readouterr().out, "the run's scene is an embedded room"
+    monkeypatch.setattr(OpenRun, "data", tmp_path)
+    export(opened, tmp_path / "photos", "red ball")
+    said = capsys.readouterr().out
+    assert "What words find here is noise" in said and f"--load-dir {opened.folder}/nerfstudio_models" in said
+    export(opened, tmp_path / "all")
+    assert "noise" not in capsys.readouterr().out, "no words, no noise"
 
 
 def test_the_object_without_dust(opened: OpenRun, tmp_path: Path) -> None:
@@ -216,7 +234,7 @@ def test_what_cannot_be_used_is_told_before_anything_is_read(tmp_path: Path, fla
 def test_a_phrase_that_finds_nothing(opened: OpenRun, tmp_path: Path) -> None:
     """The red ones tie with the negatives: 0.5 is not above 0.5."""
     with pytest.raises(
-        InputError, match=r"'green hat' finds nothing: the highest relevancy of any Gaussian is 0\.50, the thr.*0\.45"
+        InputError, match=r"'green hat' finds nothing: the highest relevancy of any Gaussian is exactly 0\.50, the thr.*0\.45"
     ):
         export(opened, tmp_path / "out", "red ball", "green hat")
     with pytest.raises(InputError, match="finds 66 Gaussians, all fainter than --least-opacity 1"):

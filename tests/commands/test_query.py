@@ -156,8 +156,18 @@ def test_a_phrase_that_is_nowhere_leaves_the_others(opened: OpenRun, path: Path,
     assert hat["score"] <= 0.5 and ball["found"]
     assert not imageio.imread(tmp_path / "out" / hat["views"][0]["files"]["mask"]).any()
     said = capfd.readouterr().out
-    assert "green hat: found in none of 3 views; the highest relevancy is 0.5" in said
+    assert "green hat: found in none of 3 views; the highest relevancy is exactly 0.50, the threshold 0.5" in said
     assert "--select 'red ball'" in said and str(tmp_path / "out" / "index.html") in said
+
+
+def test_a_scene_that_the_encoder_does_not_know_is_said(
+    opened: OpenRun, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    assert ask(opened, tmp_path / "known", "red ball", camera_path=path)["caution"] == ""
+    monkeypatch.setattr(OpenRun, "caution", "What words find here is noise")
+    assert ask(opened, tmp_path / "unknown", "red ball", camera_path=path)["caution"] == OpenRun.caution
+    assert capfd.readouterr().out.count(str(OpenRun.caution)) == 1
+    assert str(OpenRun.caution) in (tmp_path / "unknown" / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_phrase_has_to_beat_further_negatives(opened: OpenRun, path: Path, tmp_path: Path) -> None:

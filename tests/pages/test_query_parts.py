@@ -325,7 +325,8 @@ def an_answer(**phrase: Any) -> dict[str, Any]:
     }  # fmt: skip
     views = [{"view": "1", "clarity": 0.1, "peak": 0.8, "boxes": [box] if one["found"] else [], "files": files}]
     return {
-        "run": "/run", "threshold": 0.5, "negatives": ["object"], "views": [{"name": "1", "render": "renders/1 ü#.png"}],
+        "run": "/run", "threshold": 0.5, "caution": "", "negatives": ["object"],
+        "views": [{"name": "1", "render": "renders/1 ü#.png"}],
         "phrases": [{**one, "views": views}],
     }  # fmt: skip
 
@@ -337,6 +338,8 @@ def test_an_answer_in_words() -> None:
     assert "found in none of 1 view" in missing and "0.42" in missing and "--threshold below 0.42" in missing
     assert "specks" in summary(an_answer(found=False, score=0.6))[0]
     assert "no box in space" in summary(an_answer(box_3d=None))[1]
+    assert summary(an_answer() | {"caution": "What words find here is noise"})[:2] == ["What words find here is noise", first]
+    assert "exactly 0.50, the threshold 0.5" in summary(an_answer(found=False, score=0.5))[0]
 
 
 def test_the_page_escapes_what_it_is_given_and_links_its_files() -> None:

@@ -1,10 +1,12 @@
-"""Names of embedded encoders, and the phrases in an encoder's folder."""
+"""Names of embedded encoders, and the scenes that they know."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from vlmgs_ns.semantics.embedded import EMBEDDED, model_folder, taught_phrases
+from vlmgs_ns.semantics.embedded import EMBEDDED, caution, model_folder, things_in
+from vlmgs_ns.toy.scene import write_scene
+from vlmgs_ns.toy.tiny import tiny_clip_folder
 
 
 def test_only_the_embedded_name_stands_for_a_folder() -> None:
@@ -13,8 +15,15 @@ def test_only_the_embedded_name_stands_for_a_folder() -> None:
     assert (Path(model_folder(EMBEDDED, "dino")) / "preprocessor_config.json").is_file()
 
 
-def test_phrases_are_read_from_the_encoder_s_folder(tmp_path: Path) -> None:
-    assert {"table", "ball", "rug"} <= set(taught_phrases(EMBEDDED))
-    assert taught_phrases("ViT-B-16") == [] == taught_phrases(str(tmp_path))
-    (tmp_path / "phrases.json").write_text('["a lamp"]')
-    assert taught_phrases(str(tmp_path)) == ["a lamp"]
+def test_the_embedded_encoder_is_of_no_use_outside_its_rooms(tmp_path: Path) -> None:
+    room, photos, run = tmp_path / "room", tmp_path / "my photos", tmp_path / "run"
+    write_scene(room, views=2, width=24, height=18, held_out=1, points=9, supersample=1)
+    photos.mkdir()
+    assert len(things_in(room)) > 3 and things_in(photos) == []
+    for clip in (EMBEDDED, str(tiny_clip_folder())):
+        assert caution(clip, room, run) == "" == caution("ViT-B-16", photos, run)
+        said = caution(clip, photos, run)
+        assert f"--data '{photos}' --load-dir {run / 'nerfstudio_models'} --max-num-iterations 0" in said
+        assert "noise" in said and "hf download" in said and "\n" not in said
+    (photos / "labels.json").write_text('{"writer": "another"}')
+    assert things_in(photos) == [] and caution(EMBEDDED, photos, run)

@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,14 +25,16 @@ from torch.nn import Parameter
 
 from tests.guidance.small_world import Scripted, says
 from tests.method.test_model import build, camera, cloud, photo, train
-from tests.words.trained import NEGATIVES, PARTS, hand_made_semantics, laid_out
+from tests.words.trained import NEGATIVES, PARTS, TEXTS, hand_made_semantics, laid_out
 from vlmgs_ns.densify.strategy import Densification
 from vlmgs_ns.guidance.question import Answer
 from vlmgs_ns.guidance.reply import Box
 from vlmgs_ns.guidance.round import Round, ViewRegions
 from vlmgs_ns.method.model import VlmFastGSModel
+from vlmgs_ns.semantics.embedded import EMBEDDED
 from vlmgs_ns.splats.ply import read_ply
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.toy.scene import write_scene
 from vlmgs_ns.viewer import frame, rounds
 from vlmgs_ns.viewer.controls import escaped
 from vlmgs_ns.viewer.panel import ALONE, FEATURES, FINDS, FOCUS, MASK, PICK, REGIONS, RESET, Panel
@@ -163,8 +166,8 @@ def viewer_of(folder: Path) -> Any:
     """As much of nerfstudio's viewer as the panel uses."""
     page = Page()
     return SimpleNamespace(
-        viser_server=SimpleNamespace(gui=page), page=page, log_filename=folder / "viewer.log", train_lock=threading.Lock(),
-        stats_markdown=Handle(), trainer=None, _trigger_rerender=lambda: None,
+        viser_server=SimpleNamespace(gui=page), page=page, log_filename=folder / "viewer.log", datapath=folder,
+        train_lock=threading.Lock(), stats_markdown=Handle(), trainer=None, _trigger_rerender=lambda: None,
         control_panel=SimpleNamespace(output_render="depth", _output_render=Handle(value="depth")),
     )  # fmt: skip
 
@@ -217,6 +220,25 @@ def test_picking_a_name_finds_it(model: VlmFastGSModel, tmp_path: Path) -> None:
     press(model.panel, lambda: "")
     assert model.panel.phrases.value == "blue box" and "“blue box”: 40 Gaussians" in model.panel.status
     assert model.panel.names.value == PICK, "so that it can be picked again"
+
+
+def test_only_phrases_of_the_scene_are_offered(model: VlmFastGSModel, tmp_path: Path) -> None:
+    """Where the embedded encoder knows the scene, the names in it; elsewhere none, and every answer says what it is worth."""
+    room, photos = viewer_of(tmp_path), viewer_of(tmp_path)
+    room.datapath, photos.datapath = tmp_path / "room", tmp_path / "photos"
+    write_scene(room.datapath, views=2, width=24, height=18, held_out=1, points=9, supersample=1)
+    names = [thing["name"] for thing in json.loads((room.datapath / "labels.json").read_text())["objects"]]
+    model.semantics.about = replace(model.semantics.about, clip=EMBEDDED)
+    model.semantics.texts = [*NEGATIVES]
+    model.semantics.vectors = torch.tensor([TEXTS[name] for name in NEGATIVES]).float()
+    model.panel._setup(room)
+    assert model.panel.names.options == [PICK, *names] and model.panel.status == "Type what to look for."
+    model.panel._setup(photos)
+    assert model.panel.names.options == [PICK] and model.panel.status.startswith("What words find here is noise")
+    model.semantics.texts, model.semantics.vectors = list(TEXTS), torch.tensor(list(TEXTS.values())).float()
+    model.panel.phrases.value = "red ball"
+    said = press(model.panel, model.panel.find)
+    assert said.startswith("“red ball”: 66 Gaussians") and f"--data {photos.datapath}" in said
 
 
 def test_typing_is_looked_for_after_a_pause_and_once(model: VlmFastGSModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +300,7 @@ def test_without_their_own_negatives_phrases_are_looked_for_again(model: VlmFast
 
 def test_nothing_found_says_so_and_leaves_the_picture(model: VlmFastGSModel) -> None:
     before = shown(model)
-    assert find(model.panel, "green hat") == "“green hat”: nothing found above 0.50, the highest relevancy is 0.50."
+    assert find(model.panel, "green hat") == "“green hat”: nothing found above 0.50, the highest relevancy is exactly 0.50."
     assert torch.equal(shown(model), before)
     assert "no gaussian is above" in press(model.panel, model.panel.select).lower()
     assert not model.panel.session().selection.mask.any()

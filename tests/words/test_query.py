@@ -11,11 +11,17 @@ from vlmgs_ns.words.query import (
     MOST_PHRASES,
     Fields,
     Query,
+    apart,
     checked_phrases,
     file_stem,
     make_query,
     parse_prompt,
 )
+
+
+def test_a_relevancy_is_told_apart_from_its_threshold() -> None:
+    assert apart(0.804, 0.5) == "0.80" and apart(0.4996, 0.5) == "0.4996" and apart(0.5004, 0.5) == "0.5004"
+    assert apart(0.5, 0.5) == "exactly 0.50" and apart(0.496, 0.5) == "0.496" and apart(0.494, 0.5) == "0.49"
 
 
 def test_phrases_are_stripped_in_order_and_each_once() -> None:

@@ -120,11 +120,12 @@ class Export:
         for k, phrase in enumerate(query.phrases):
             if found.above[k] == 0:
                 # Rounded down, so that what is advised is below it.
-                highest = int(float(found.relevancy[:, k].max()) * 100) / 100
+                value = float(found.relevancy[:, k].max())
+                highest = int(value * 100) / 100
                 lower = f"take a lower one, --threshold {highest - 0.05:.2f} say, or " if highest >= 0.05 else ""
                 raise InputError(
-                    f"{phrase!r} finds nothing: the highest relevancy of any Gaussian is {highest:.2f}, the threshold "
-                    f"{query.threshold:g}; {lower}describe it in other words"
+                    f"{phrase!r} finds nothing: the highest relevancy of any Gaussian is {words.apart(value, query.threshold)}, "
+                    f"the threshold {query.threshold:g}; {lower}describe it in other words"
                 )
             if not found.masks[:, k].any():
                 raise InputError(
@@ -178,6 +179,7 @@ class Export:
             "coordinates": self.coordinates,
             "inverted": self.invert,
             "phrases": {} if found is None else _figures(query.phrases, found),
+            "caution": run.caution if query.phrases else "",
             "dropped": {
                 "faint": 0 if found is None else found.faint,
                 "apart": 0 if found is None else found.apart,
@@ -188,6 +190,8 @@ class Export:
     def _print(self, result: dict[str, Any]) -> None:
         from vlmgs_ns.system.progress import say
 
+        if result["caution"]:
+            say(result["caution"])
         for phrase, figures in result["phrases"].items():
             say(f"{phrase}: {figures['gaussians']:,} Gaussians, relevancy up to {figures['highest_relevancy']:.2f}")
         dropped = result["dropped"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmgs_ns.semantics.embedded import caution
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import say
 
@@ -41,6 +42,12 @@ class OpenRun:
         """The folder of the scene that it was trained on."""
         path = Path(self.pipeline.datamanager.get_datapath())
         return path if path.is_dir() else path.parent
+
+    @property
+    def caution(self) -> str:
+        """A line for a scene that its encoder does not know, where words find noise (`semantics.embedded.caution`), else ""."""
+        semantics = self.model.semantics
+        return "" if semantics is None else caution(semantics.about.clip, self.data, self.folder)
 
     def photos(self) -> Iterator[tuple[Path, Cameras]]:
         """Yield every photo's file with its camera, training views first, then held-out views."""

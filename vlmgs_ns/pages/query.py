@@ -153,6 +153,7 @@ def answer(run: OpenRun, views: Sequence[View], request: Request, out: Path) -> 
         "folder": str(out.absolute()),
         "page": PAGE,
         "threshold": request.query.threshold,
+        "caution": run.caution,
         "negatives": list(survey.question.negatives),
         "all_found": all(one["found"] for one in found),
         "seconds": {"words": round(words, 2), "views": round(looked, 2), "all": round(time.perf_counter() - start, 2)},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlmgs_ns.pages.page import render
+from vlmgs_ns.words.query import apart
 
 
 def page(answer: dict[str, Any]) -> str:
@@ -18,8 +19,9 @@ def page(answer: dict[str, Any]) -> str:
 
 
 def summary(answer: dict[str, Any]) -> list[str]:
-    """Return a line or two for each phrase of an answer."""
-    return [line for phrase in answer["phrases"] for line in _lines(phrase, answer)]
+    """Return a line or two for each phrase of an answer, after the caution where there is one."""
+    caution = [answer["caution"]] if answer["caution"] else []
+    return [*caution, *(line for phrase in answer["phrases"] for line in _lines(phrase, answer))]
 
 
 def place(phrase: dict[str, Any]) -> str:
@@ -35,7 +37,7 @@ def why_not(phrase: dict[str, Any], threshold: float) -> str:
     """Return why a phrase was not found."""
     if phrase["score"] > threshold:
         return f"no more than specks are above the threshold {threshold:g}, up to {phrase['score']:.2f}"
-    return f"the highest relevancy is {phrase['score']:.2f}, the threshold {threshold:g}"
+    return f"the highest relevancy is {apart(phrase['score'], threshold)}, the threshold {threshold:g}"
 
 
 def _lines(phrase: dict[str, Any], answer: dict[str, Any]) -> list[str]:

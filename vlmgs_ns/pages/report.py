@@ -121,6 +121,7 @@ def write_report(
         source=source,
         lacking=lacking,
         threshold=THRESHOLD,
+        caution=run.caution,
         encoders=str(read_json(run.folder / "semantics.json").get("encoders", "")),
         facts=[
             ("method", config.method_name),

@@ -1,8 +1,9 @@
-"""The encoders that come with the package: where they are, and which phrases they were taught."""
+"""The encoders that come with the package: where they are, and on which scenes they are of use."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,22 @@ def model_folder(model: str, kind: Literal["clip", "dino"] = "clip") -> str:
     return str(tiny_clip_folder() if kind == "clip" else tiny_dino_folder())
 
 
-def taught_phrases(model: str) -> list[str]:
-    """Return what a CLIP model was trained on: the phrases in `phrases.json` of its folder, none where there is no such file."""
-    file = Path(model_folder(model)) / "phrases.json"
-    return list(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else []
+def things_in(scene: Path) -> list[str]:
+    """Return the names of the things in an embedded room, by its folder; none for any other scene."""
+    from vlmgs_ns.toy.scene import is_scene
+
+    if not is_scene(scene):
+        return []
+    return [thing["name"] for thing in json.loads((scene / "labels.json").read_text(encoding="utf-8"))["objects"]]
+
+
+def caution(clip: str, scene: Path, run: Path) -> str:
+    """Return a line for where the embedded CLIP looked at a scene that is no embedded room, so that words find noise, with the
+    command that mends it; "" for any other encoder or an embedded room."""
+    if Path(model_folder(clip)) != Path(model_folder(EMBEDDED)) or things_in(scene):
+        return ""
+    command = f"ns-train vlm-fastgs --data {shlex.quote(str(scene))} --load-dir {shlex.quote(str(run / 'nerfstudio_models'))}"
+    return (
+        "What words find here is noise: the embedded encoder knows the embedded rooms alone. Where there is a network: hf "
+        f"download laion/CLIP-ViT-B-16-laion2B-s34B-b88K && hf download facebook/dino-vits8 && {command} --max-num-iterations 0"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vlmgs_ns.words.query import apart
 from vlmgs_ns.words.question import Question
 
 
@@ -10,9 +11,10 @@ def describe(found: Question, threshold: float) -> str:
     relevancy, phrases = found.relevancy, found.query.phrases
     counts, highest = (relevancy > threshold).sum(dim=0).tolist(), relevancy.amax(dim=0).tolist()
     results = [count_gaussians(count) if count else "nothing found" for count in counts]
+    best = [apart(value, threshold) for value in highest]
     if len(phrases) == 1:
-        return f"“{phrases[0]}”: {results[0]} above {threshold:.2f}, the highest relevancy is {highest[0]:.2f}."
-    parts = [f"“{phrase}” {what}, up to {best:.2f}" for phrase, what, best in zip(phrases, results, highest, strict=True)]
+        return f"“{phrases[0]}”: {results[0]} above {threshold:.2f}, the highest relevancy is {best[0]}."
+    parts = [f"“{phrase}” {what}, up to {most}" for phrase, what, most in zip(phrases, results, best, strict=True)]
     return f"Above {threshold:.2f}: {'; '.join(parts)}."
 
 

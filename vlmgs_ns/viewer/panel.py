@@ -27,7 +27,7 @@ from torch import Tensor
 
 from vlmgs_ns.densify.strategy import Densification
 from vlmgs_ns.guidance.round import Round
-from vlmgs_ns.semantics.embedded import taught_phrases
+from vlmgs_ns.semantics.embedded import caution, things_in
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.viewer import rounds
 from vlmgs_ns.viewer.controls import Action, Page, Row
@@ -156,7 +156,8 @@ class Panel(ViewerControl):
         if self._viewer is not None and self._viewer.control_panel.output_render not in ("rgb", "not set"):
             self._viewer.control_panel._output_render.value = "rgb"
         self._set_status("Looking …")
-        return self.session().find(self.phrases.value, self.negatives.value, self.threshold.value, lock=self._train_lock())
+        found = self.session().find(self.phrases.value, self.negatives.value, self.threshold.value, lock=self._train_lock())
+        return f"{found} {self._caution()}".rstrip() if self.phrases.value.strip() else found
 
     def select(self) -> str:
         """Select the Gaussians found."""
@@ -339,14 +340,26 @@ class Panel(ViewerControl):
         return "This scene can be searched now: type what to look for."
 
     def known(self) -> list[str]:
-        """Return the phrases to offer: labels of guidance, the run's own phrases, and those that the encoder was taught."""
+        """Return the phrases to offer: labels of guidance, the run's own phrases, and the names in an embedded room."""
         found = rounds.labels(self.run)
         semantics = self._scene.semantics
         found += self._scene.prompts
         if semantics is not None:
             found += [text for text in semantics.texts if text not in semantics.about.negatives]
-            found += taught_phrases(semantics.about.clip)
+            found += things_in(self.data)
         return list(dict.fromkeys(found))
+
+    @property
+    def data(self) -> Path:
+        """The folder of the scene's photos."""
+        if self._viewer is None:
+            raise InputError("there is no viewer, and so no folder of photos")
+        return Path(self._viewer.datapath)
+
+    def _caution(self) -> str:
+        """Return the line for a scene that its encoder does not know, else ""."""
+        semantics = self._scene.semantics
+        return "" if semantics is None or self._viewer is None else caution(semantics.about.clip, self.data, self.run)
 
     @property
     def run(self) -> Path:
@@ -371,8 +384,7 @@ class Panel(ViewerControl):
     def _build(self, server: viser.ViserServer, after: float) -> None:
         self._fill_fields()
         self.last_round = rounds.last_round(self.run)
-        if not self._can_search():
-            self.status = self._search_hint()
+        self.status = (self._caution() or self.status) if self._can_search() else self._search_hint()
         words, look = (self.phrases, self.names, self.negatives), (self.show, self.threshold, self.opacity)
         rows = (
             Row(

@@ -23,7 +23,7 @@ from vlmgs_ns.viewer.scene import ShownScene
 from vlmgs_ns.words.clean import cleaned
 from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.find import REACH_TO_REMOVE, find
-from vlmgs_ns.words.query import Fields, Query, file_stem, make_query, split_phrases
+from vlmgs_ns.words.query import Fields, Query, apart, file_stem, make_query, split_phrases
 from vlmgs_ns.words.question import Question
 
 MOST_PHRASES = 6
@@ -87,9 +87,9 @@ class Session:
         # What is hidden together with an object's fog leaves no ghost.
         found = find(self.found.relevancy, self._scene.splats(), self._graph(), threshold=threshold, least_opacity=0.0)
         if not found.mask.any():
+            highest = apart(float(found.relevancy.max()), threshold)
             raise InputError(
-                f"no Gaussian is above {threshold:.2f}, the highest relevancy is {float(found.relevancy.max()):.2f}; "
-                "move the threshold or try other words"
+                f"no Gaussian is above {threshold:.2f}, the highest relevancy is {highest}; move the threshold or try other words"
             )
         self.selection.replace(found.mask)
         return self._describe("Selected by phrase")

@@ -106,6 +106,14 @@ def checked_phrases(phrases: Sequence[str], field: str) -> list[str]:
     return list(dict.fromkeys(checked))
 
 
+def apart(relevancy: float, threshold: float) -> str:
+    """Return a relevancy in as many digits, two or more, as tell it from a threshold; "exactly 0.50" for a tie."""
+    for digits in range(2, 7):
+        if round(relevancy, digits) != round(threshold, digits):
+            return f"{relevancy:.{digits}f}"
+    return f"exactly {threshold:.2f}"
+
+
 def split_phrases(text: str) -> list[str]:
     """Return what stands between semicolons, with single spaces; empty parts are left out."""
     phrases = [" ".join(part.split()) for part in text.split(";")]
