@@ -33,6 +33,8 @@ def train_geometry(args: argparse.Namespace, seed: int, out: Path) -> None:
     splats, (centre, radius) = model.splats(), model.extent()
     kept = {name: getattr(splats, name) for name in ("means", "quats", "scales", "opacities")}
     kept |= {"centre": centre, "radius": torch.tensor(radius)}
+    kept["transform"], scale = data.train_dataparser_outputs.dataparser_transform, data.train_dataparser_outputs.dataparser_scale
+    kept["scale"] = torch.tensor(float(scale))
     about: dict[str, Any] = {"names": {}, "gaussians": len(splats), "seconds": seconds, "cpu_seconds": cpu}
     about["psnr"] = float(trainer.pipeline.get_average_eval_image_metrics()["psnr"])
     for split, photos in (("train", data.train_dataset), ("held_out", data.eval_dataset)):
@@ -62,6 +64,8 @@ class Geometry:
         self.splats = Splats(*(held[name] for name in ("means", "quats", "scales", "opacities")))
         self.centre, self.radius = held["centre"], float(held["radius"])
         self.photos = held["train.photos"]
+        self.transform, self.scale = held.get("transform"), held.get("scale")
+        """From the data's coordinates to these, as `words.place.in_data` takes them."""
         self.cameras: dict[str, list[Any]] = {}
         for split in ("train", "held_out"):
             height, width = held[f"{split}.photos"].shape[1:3]

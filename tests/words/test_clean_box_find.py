@@ -103,13 +103,13 @@ def test_outliers_move_neither_axes_nor_sides() -> None:
 
 
 def test_one_gaussian_fills_its_own_box() -> None:
-    """A right angle about z lays its longest axis, x, along y. Two standard deviations either way."""
+    """A right angle about z lays its longest axis, x, along y. One standard deviation either way."""
     one = Splats(
         torch.tensor([[1.0, 1, 1]]), torch.tensor([[math.cos(math.pi / 4), 0, 0, math.sin(math.pi / 4)]]),
         torch.tensor([[3.0, 2.0, 1.0]]), torch.ones(1),
     )  # fmt: skip
     box = oriented_box(one)
-    assert torch.allclose(box.size, torch.tensor([12.0, 8.0, 4.0])) and torch.allclose(box.centre, torch.ones(3))
+    assert torch.allclose(box.size, torch.tensor([6.0, 4.0, 2.0])) and torch.allclose(box.centre, torch.ones(3))
     assert torch.allclose(box.axes.abs(), torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]]), atol=1e-6)
 
 
@@ -117,7 +117,19 @@ def test_a_heavy_gaussian_and_a_light_one() -> None:
     """The heavy one holds half the mass, and its surroundings are of no extent: the light one still counts."""
     two = replace(chain(0.0, 2.0, size=0.01), opacities=torch.tensor([0.9, 0.3]))
     assert oriented_box(two).axes[0].tolist() == pytest.approx([1, 0, 0], abs=1e-5)
-    assert oriented_box(two).size.tolist() == pytest.approx([2.04, 0.04, 0.04])
+    assert oriented_box(two).size.tolist() == pytest.approx([2.02, 0.02, 0.02])
+
+
+def test_what_shows_the_thing_decides_its_box() -> None:
+    """A wall's large Gaussian outweighs the block by its mass, and hardly shows the thing that was looked for."""
+    one = block()
+    wall = Splats(torch.tensor([[1.0, 2.0, 40.0]]), one.quats[:1], torch.tensor([[30.0, 30.0, 0.1]]), torch.ones(1))
+    both = Splats(*(torch.cat(pair) for pair in zip(vars(one).values(), vars(wall).values(), strict=True)))
+    shown = torch.cat([torch.ones(len(one)), torch.tensor([0.5])])
+    assert torch.allclose(oriented_box(both, shown).size, torch.tensor([8.0, 4.0, 2.0]), atol=0.01)
+    by_mass = oriented_box(both)
+    assert by_mass.size[0] > 50
+    assert torch.equal(oriented_box(both, torch.zeros(len(both))).size, by_mass.size), "shown nowhere, mass decides"
 
 
 def test_no_box_around_nothing() -> None:

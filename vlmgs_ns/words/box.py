@@ -1,7 +1,8 @@
 """The box around a selection, turned to lie along it.
 
-Weighted by what each Gaussian covers, so that neither dust nor a needle decides: axes are the principal axes of what is near
-the middle, and the extents are quantiles of where the Gaussians begin and end along them.
+Weighted by what each Gaussian shows of the thing, or may cover, so that neither dust nor a needle nor the wall behind decides:
+axes are the principal axes of what is near the middle, and the extents are quantiles of where the Gaussians begin and end along
+them.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor
 
 from vlmgs_ns.splats.gaussians import Splats
-from vlmgs_ns.words.shape import EXTENT, mass, spread
+from vlmgs_ns.words.shape import mass, spread
 
-TAIL = 0.01
-"""Share of the mass that may stick out of each side."""
+TAIL = 0.03
+"""Share of the weight that may stick out of each side."""
+REACH = 1.0
+"""Standard deviations from its centre at which a Gaussian ends: half of its weight in a picture lies within 1.2 of them."""
 _FAR = 5.0
 """Times the median distance from the middle; what is farther does not turn the axes. Across a thin rod the ends are at 2."""
 
@@ -36,15 +39,23 @@ class OrientedBox:
 
 
 @torch.no_grad()
-def oriented_box(splats: Splats) -> OrientedBox:
-    """Return the box around these Gaussians, all but `TAIL` of their mass on each side.
+def oriented_box(
+    splats: Splats,
+    weights: Tensor | None = None,  # [N] ≥ 0
+) -> OrientedBox:
+    """Return the box around these Gaussians, all but `TAIL` of their weight on each side.
+
+    Args:
+        weights: how much each counts; None, or nothing but 0: by its mass.
 
     Raises:
         ValueError: there are none.
     """
     if len(splats) == 0:
         raise ValueError("there is no box around no Gaussians; select some first")
-    means, weights = splats.means.double(), mass(splats).double().clamp_min(1e-30)
+    if weights is None or not weights.any():
+        weights = mass(splats)
+    means, weights = splats.means.double(), weights.to(splats.means.device).double().clamp_min(1e-30)
     middle = torch.stack([_quantile(means[:, k], weights, 0.5) for k in range(3)])
     distance = (means - middle).norm(dim=1)
     typical = _quantile(distance, weights, 0.5)
@@ -57,7 +68,7 @@ def oriented_box(splats: Splats) -> OrientedBox:
     axes = _right_handed(vectors.T.flip(0))
 
     along = means @ axes.T
-    reach = EXTENT * torch.einsum("nij,kj->nki", shapes, axes).norm(dim=2)
+    reach = REACH * torch.einsum("nij,kj->nki", shapes, axes).norm(dim=2)
     low = torch.stack([_quantile((along - reach)[:, k], weights, TAIL) for k in range(3)])
     high = torch.stack([_quantile((along + reach)[:, k], weights, 1 - TAIL) for k in range(3)])
     kind = splats.means.dtype

@@ -3,7 +3,8 @@
 A Gaussian of the wall behind a thing may be as relevant as the thing, but hardly shows in the thing's mask; one is enough to
 double the box. So the box is drawn around those selected Gaussians that show mostly in masks. Of what no view shows, such as
 the inside of a thing, relevancy alone decides. A box around two things that both fit, or around a thing and a stain far from it,
-would lie between them: of several connected parts, the box is of the one that the masks show most clearly.
+would lie between them: of several connected parts, the box is of the one that the masks show most clearly. In the box each
+Gaussian counts as clearly as the masks show it: one of the wall behind hardly does.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _place(
         labels = neighbours.components(mask)
         parts = torch.zeros(int(labels.max()) + 1).index_add_(0, labels[mask], clarity[mask].float())
         mask = labels == parts.argmax()
-    box = oriented_box(splats[mask.to(splats.means.device)]) if mask.any() else None
+    box = oriented_box(splats[mask.to(splats.means.device)], clarity[mask]) if mask.any() else None
     return Place(mask, int(selected.sum()), box)
 
 
