@@ -154,7 +154,7 @@ def test_on_a_ply(commands: Commands, scene: Path, words: tuple[str, ...], train
     )
     assert rendered.status == 0, rendered.output
     # In the data's own coordinates it is moved to where nerfstudio put the cameras.
-    there = finished(commands, scene, "from_data_ply", *start)
+    there = finished(commands, scene, "from_data_ply", *start, "--load-ply-frame", "data")
     said = json.loads((there.folder / "dataparser_transforms.json").read_text())
     transform, scale = torch.tensor(said["transform"]), said["scale"]
     wanted = scale * (ours @ transform[:, :3].T + transform[:, 3])

@@ -27,7 +27,9 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from vlmgs_ns.method import checkpoint, machine
 from vlmgs_ns.method.optimizers import LazyUpdates, resolve_schedulers
+from vlmgs_ns.method.photo_views import PhotoViews
 from vlmgs_ns.method.pipeline import VlmFastGSPipelineConfig
+from vlmgs_ns.method.ply_frame import choose_frame
 from vlmgs_ns.splats.ply import moved, read_ply
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
@@ -54,9 +56,9 @@ class VlmFastGSTrainerConfig(TrainerConfig):
     load_ply: Path | None = None
     """A 3DGS .ply to start from instead of the scene's points, as a finished run of 30,000 iterations. With
     --max-num-iterations 0 only the semantic stage runs, which makes an existing scene searchable."""
-    load_ply_frame: Literal["data", "nerfstudio"] = "data"
+    load_ply_frame: Literal["auto", "data", "nerfstudio"] = "auto"
     """Coordinates of --load-ply: data, those of the data set's own poses (COLMAP, transforms.json), as 3DGS and gsplat write;
-    nerfstudio, those that nerfstudio trains in, as ns-export writes."""
+    nerfstudio, those that nerfstudio trains in, as ns-export writes; auto, those in which it looks like the photos."""
 
     run_folder: tyro.conf.Suppress[Path | None] = None
     """Where a run lies that was copied or renamed after it was trained; None: where the settings above say."""
@@ -253,11 +255,15 @@ class VlmFastGSTrainer(Trainer):
         model: Any = self.pipeline.model
         if model.config.sh_degree == 0:
             raise InputError("--pipeline.model.sh-degree 0 has no harmonics, but --load-ply brings them; give 1, 2 or 3")
-        gaussians = self._ply
-        if self.config.load_ply_frame == "data":
-            scene: Any = self.pipeline.datamanager.train_dataparser_outputs  # type: ignore[attr-defined]
-            transform = scene.dataparser_transform.cpu()
-            gaussians = moved(gaussians, transform[:, :3], transform[:, 3], float(scene.dataparser_scale))
+        scene: Any = self.pipeline.datamanager.train_dataparser_outputs  # type: ignore[attr-defined]
+        transform = scene.dataparser_transform.cpu()
+        in_data = moved(self._ply, transform[:, :3], transform[:, 3], float(scene.dataparser_scale))
+        placed = {"data": in_data, "nerfstudio": self._ply}
+        if self.config.load_ply_frame == "auto":
+            views = PhotoViews(model, model.training_views)
+            gaussians = choose_frame(placed, views, Path(str(self.config.load_ply)))
+        else:
+            gaussians = placed[self.config.load_ply_frame]
         state = {f"_model.gauss_params.{name}": values for name, values in vars(gaussians).items()}
         wanted = model.gauss_params["features_rest"].shape[1]
         rest = gaussians.features_rest[:, :wanted]
