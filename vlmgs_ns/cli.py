@@ -7,10 +7,13 @@ class to ``Command``.
 
 from __future__ import annotations
 
+import difflib
 import os
 import signal
 import sys
-from typing import Annotated
+import warnings
+from importlib.metadata import version
+from typing import Annotated, get_args
 
 import tyro
 from rich.console import Console
@@ -41,8 +44,11 @@ Command = (
 )
 
 _DESCRIPTION = (
-    "What vlm-fastgs offers beside nerfstudio's own commands, which train, show, render and export: ns-train vlm-fastgs --help"
+    "What vlm-fastgs offers beside nerfstudio's own commands, which train, show, render and export: ns-train vlm-fastgs --help. "
+    "The version: vlmgs --version"
 )
+NAMES = [subcommand.name for _, subcommand in map(get_args, get_args(Command))]
+"""Of the subcommands."""
 
 ENVIRONMENT = {
     # torch's OpenMP threads would spin after each operation and take the cores from the rasteriser's: measured on two shared
@@ -63,6 +69,9 @@ def entrypoint() -> None:
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # What torch deprecates in nerfstudio is news for nerfstudio's developers.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    _answer_at_once(sys.argv[1:])
     command = tyro.cli(Command, prog="vlmgs", description=_DESCRIPTION)  # type: ignore[call-overload]
     try:
         command.run()
@@ -75,3 +84,15 @@ def entrypoint() -> None:
         raise SystemExit(141) from None
     except OSError as error:
         raise InputError(f"{error.filename or 'the system'}: {error.strerror or error}") from None
+
+
+def _answer_at_once(arguments: list[str]) -> None:
+    """Exit with the version where that is asked for, or with the names that are like an unknown subcommand's."""
+    first = next(iter(arguments), "-")
+    if first == "--version":
+        sys.stdout.write(f"vlm-fastgs {version('vlmgs-ns')} (nerfstudio {version('nerfstudio')}, torch {version('torch')})\n")
+        raise SystemExit(0)
+    if not first.startswith("-") and first not in NAMES:
+        alike = difflib.get_close_matches(first, NAMES, n=2) or NAMES
+        sys.stderr.write(f"Error: vlmgs has no command {first!r}; did you mean {' or '.join(alike)}?\n")
+        raise SystemExit(2)

@@ -7,8 +7,10 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import sysconfig
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,38 @@ def test_help_explains_every_flag(command: tuple[str, ...]) -> None:
     for flag in ("--seed INT", "--views INT", "--held-out INT", "--width INT", "--height INT", "--points INT"):
         after = text.partition(flag)[2]
         assert len(after.partition("(default:")[0]) > 15, f"{flag} is not explained"
+
+
+def test_the_version_and_a_name_that_is_nearly_one() -> None:
+    done = run("--version")
+    assert done.returncode == 0 and done.stdout.startswith(f"vlm-fastgs {version('vlmgs-ns')} (nerfstudio 1.1.5, torch ")
+    for wrong, alike in (("qurey", "query"), ("reder-report", "render-report"), ("evaluate", "eval")):
+        done = run(wrong, "a run", "red ball")
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr.startswith(f"Error: vlmgs has no command {wrong!r}; did you mean {alike}"), done.stderr
+    assert "demo or scene or" in run("xyzzy").stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'Query(Path("nowhere"), ("red ball",))',
+        'Query(Path("."), (" ",))',
+        'Export(Path("nowhere"))',
+        'Evaluate(Path("nowhere"))',
+        'RenderReport(Path("nowhere"))',
+        'RenderReport(Path("."), prompt=";")',
+    ],
+)
+def test_what_is_mistyped_is_said_before_torch_is_imported(command: str) -> None:
+    module = {"Query": "query", "Export": "export", "Evaluate": "evaluate", "RenderReport": "render_report"}
+    name = command.partition("(")[0]
+    program = (
+        f"import sys\nfrom pathlib import Path\nfrom vlmgs_ns.commands.{module[name]} import {name}\n"
+        f"try:\n    {command}.run()\nexcept SystemExit as error:\n    print(error)\nprint('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.startswith("Error: ") and done.stdout.endswith("\nFalse\n"), done.stdout
 
 
 def test_scene_writes_what_it_says(tmp_path: Path) -> None:

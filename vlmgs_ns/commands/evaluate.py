@@ -38,7 +38,6 @@ class Evaluate:
 
     def run(self) -> None:
         """Measure, print the means and write the report."""
-        from vlmgs_ns.evaluation.trained import Trained
         from vlmgs_ns.method.finished_run import find_config, open_run
         from vlmgs_ns.system.errors import InputError
         from vlmgs_ns.system.progress import bar, say
@@ -47,10 +46,12 @@ class Evaluate:
             raise InputError(f"--threshold {self.threshold}: relevancy is from 0 to 1; give 0 or more and less than 1")
         if not 0 < self.least_alpha <= 1:
             raise InputError(f"--least-alpha {self.least_alpha}: opacity is from 0 to 1; give more than 0 and at most 1")
-        find_config(self.run_folder)
+        config = find_config(self.run_folder)
+        from vlmgs_ns.evaluation.trained import Trained
+
         # Errors in the labels are reported before the run is loaded, where they can be known.
         scene = None if self.folder is None else self._read(self.folder)
-        run = open_run(self.run_folder)
+        run = open_run(config)
         if scene is None:
             scene = self._read(run.data)
         trained = Trained(run.model, run.photos())

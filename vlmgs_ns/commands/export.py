@@ -61,12 +61,14 @@ class Export:
         from vlmgs_ns.system.errors import InputError
 
         query = self._checked()
-        folder = self.out or find_config(self.run_folder).parent / "exports"
+        with contextlib.redirect_stdout(sys.stderr) if self.as_json else contextlib.nullcontext():
+            config = find_config(self.run_folder)
+        folder = self.out or config.parent / "exports"
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--out {folder} is a file; give a folder")
         # What nerfstudio says while it loads would spoil the object.
         with contextlib.redirect_stdout(sys.stderr) if self.as_json else contextlib.nullcontext():
-            run = open_run(self.run_folder)
+            run = open_run(config)
             found = self._search(run, query)
             try:
                 result = self._write(run, folder, query, found)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from contextlib import ExitStack
+import sys
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -60,18 +61,21 @@ class Query:
         """Look, write and say what was found; what cannot work is refused before anything is loaded."""
         query = self._checked()
         from vlmgs_ns.method.finished_run import find_config, open_run
+
+        with redirect_stdout(sys.stderr) if self.as_json else nullcontext():
+            config = find_config(self.run_folder)
         from vlmgs_ns.pages.query import PAGE, Request, answer, check_folder
         from vlmgs_ns.pages.query_summary import summary
         from vlmgs_ns.pages.viewpoints import photo_views, read_camera_path
         from vlmgs_ns.system.console import kept_for_answer
         from vlmgs_ns.system.progress import say
 
-        out = self.out or find_config(self.run_folder).parent / "query"
+        out = self.out or config.parent / "query"
         check_folder(out)
         with ExitStack() as stack:
             write = stack.enter_context(kept_for_answer()) if self.as_json else None
             path = None if self.camera_path is None else read_camera_path(self.camera_path)
-            run = open_run(self.run_folder)
+            run = open_run(config)
             looked_from: list[View] = photo_views(run, self.split, self.views) if path is None else list(path.views)
             request = Request(
                 query=query,
@@ -85,7 +89,7 @@ class Query:
             say(f"Look at {out / PAGE}")
             first = next((one["phrase"] for one in found["phrases"] if one["gaussians"]), None)
             if first is not None:
-                arguments = [str(self.run_folder), "--select", first, *self._stricter(query.negatives)]
+                arguments = [str(config.parent), "--select", first, *self._stricter(query.negatives)]
                 say(f"Next: vlmgs export {shlex.join(arguments)}")
             if write is not None:
                 write(json.dumps(found, ensure_ascii=False))

@@ -32,14 +32,14 @@ class RenderReport:
                 f"--turntable-seconds {self.turntable_seconds:g} is not a length for a video; give a number from 0 to 600"
             )
         from vlmgs_ns.method.finished_run import find_config, open_run
+        from vlmgs_ns.words.query import parse_prompt
 
-        out = (self.out or find_config(self.run_folder).parent / "report.html").absolute()
+        phrases, config = parse_prompt(self.prompt), find_config(self.run_folder)
+        out = (self.out or config.parent / "report.html").absolute()
         from vlmgs_ns.pages.report import check_output, write_report
         from vlmgs_ns.semantics.cache import format_size
         from vlmgs_ns.system.progress import say
-        from vlmgs_ns.words.query import parse_prompt
 
-        phrases = parse_prompt(self.prompt)
         check_output(out)
-        write_report(open_run(self.run_folder), out, phrases, self.turntable_seconds)
+        write_report(open_run(config), out, phrases, self.turntable_seconds)
         say(f"Wrote {out}  ({format_size(out.stat().st_size)}; open it in a browser)")
