@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,37 @@ def test_a_checkpoint_damaged_inside(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[100:400] = bytes(300)
     path.write_bytes(bytes(data))
+    with pytest.raises(InputError, match="cannot be read"):
+        checkpoint.load(path)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """In the numbers, where torch would load them silently; anywhere else, the file is whole or refused in one line."""
+    path = write(tmp_path, 10)
+    whole = path.read_bytes()
+    values = whole.index(torch.arange(500.0, 1000.0).numpy().tobytes())
+    chosen = random.Random(0)
+    for place in [values + chosen.randrange(2000) for _ in range(30)] + [chosen.randrange(len(whole)) for _ in range(120)]:
+        data = bytearray(whole)
+        data[place] ^= 1 << chosen.randrange(8)
+        path.write_bytes(data)
+        try:
+            state = checkpoint.load(path)
+        except InputError as error:
+            assert str(error).count("\n") == 0 and "cannot be read" in str(error)
+        else:  # in what aligns the parts, or a date
+            assert not values <= place < values + 2000
+            assert state["step"] == 10 and torch.equal(state["values"], torch.arange(1000.0))
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"\x80\x02}q\x00(X\x04\x00\x00\x00st\xff\xfeq\x01K\nu.", b"", b"\x80\x02\x8a\xff", b"garbage", b"."]
+)
+def test_wrong_pickle_bytes_are_one_line(tmp_path: Path, wrong: bytes) -> None:
+    path = checkpoint.path_of(tmp_path, 1)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {"data.pkl": wrong, "version": b"3\n", "byteorder": b"little"}.items():
+            archive.writestr(f"archive/{name}", content)
     with pytest.raises(InputError, match="cannot be read"):
         checkpoint.load(path)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import random
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,19 @@ def newest(folder: Path) -> Path:
 
 
 def check(path: Path) -> None:
-    """Raise InputError where ``path`` is missing or cut short; only the file's end is read."""
+    """Raise InputError where ``path`` is missing, cut short or changed: the checksums of all that it holds are compared."""
     if not path.is_file():
         others = ", ".join(str(step) for step in steps_in(path.parent)) or "none"
         raise InputError(f"the checkpoint {path} does not exist; steps that do: {others}")
     if not zipfile.is_zipfile(path):
         raise InputError(_broken(path, "it was cut short or is not a checkpoint"))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(_broken(path, f"it is damaged: {error}")) from None
+    if damaged is not None:
+        raise InputError(_broken(path, f"it is damaged: the checksum of {damaged} is another"))
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -74,8 +81,8 @@ def load(path: Path) -> dict[str, Any]:
     check(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, KeyError) as error:
-        raise InputError(_broken(path, str(error).splitlines()[0])) from error
+    except Exception as error:  # whatever wrong bytes make of unpickling
+        raise InputError(_broken(path, (str(error).splitlines() or [type(error).__name__])[0])) from error
 
 
 def _broken(path: Path, reason: str) -> str:

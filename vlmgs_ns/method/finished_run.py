@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmgs_ns.method.run_config import read_config
 from vlmgs_ns.semantics.embedded import caution
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import say
 
 if TYPE_CHECKING:
     from nerfstudio.cameras.cameras import Cameras
-    from nerfstudio.engine.trainer import TrainerConfig
 
     from vlmgs_ns.method.model import VlmFastGSModel
 
@@ -94,15 +94,15 @@ def open_run(run: Path) -> OpenRun:
     config = find_config(run)
     if not has_checkpoint(config.parent):
         raise InputError(f"{config.parent} has no checkpoint in nerfstudio_models; train it with ns-train vlm-fastgs")
-    from nerfstudio.utils.eval_utils import eval_setup
+    import torch
 
-    from vlmgs_ns.method.trainer import VlmFastGSTrainerConfig
+    from vlmgs_ns.method import checkpoint
 
-    def moved_here(settings: TrainerConfig) -> TrainerConfig:
-        if not isinstance(settings, VlmFastGSTrainerConfig):
-            raise InputError(f"{config} is not a run of vlm-fastgs; train its scene with ns-train vlm-fastgs (or --load-dir)")
-        settings.run_folder = config.parent
-        return settings
-
-    _, pipeline, _, _ = eval_setup(config, update_config_callback=moved_here)
+    settings = read_config(config)
+    settings.run_folder = config.parent
+    folder = settings.get_checkpoint_dir()
+    pipeline: Any = settings.pipeline.setup(device="cuda" if torch.cuda.is_available() else "cpu", test_mode="test")
+    pipeline.eval()
+    state = checkpoint.load(checkpoint.newest(folder))
+    pipeline.load_pipeline(state["pipeline"], state["step"])
     return OpenRun(config, pipeline)

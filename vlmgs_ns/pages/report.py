@@ -11,6 +11,7 @@ from typing import Any
 from vlmgs_ns.guidance.record import EFFECTS, Rounds, read_rounds
 from vlmgs_ns.method import checkpoint
 from vlmgs_ns.method.finished_run import OpenRun
+from vlmgs_ns.method.run_config import read_config
 from vlmgs_ns.pages.charts import training_charts
 from vlmgs_ns.pages.costs import Costs, costs_of, read_json
 from vlmgs_ns.pages.curves import read_curves
@@ -20,7 +21,7 @@ from vlmgs_ns.pages.held_out import HeldOut, held_out
 from vlmgs_ns.pages.next_commands import next_commands
 from vlmgs_ns.pages.page import render
 from vlmgs_ns.pages.rounds import PHASES, pictures_on_page
-from vlmgs_ns.pages.settings import load_config, settings_of
+from vlmgs_ns.pages.settings import settings_of
 from vlmgs_ns.pages.turntable import turntable
 from vlmgs_ns.splats.orbit import surrounds
 from vlmgs_ns.system.atomic import replacing
@@ -87,7 +88,7 @@ def write_report(
         InputError: the path cannot be written, or ``phrases`` are given for a run that cannot be searched.
     """
     check_output(out)
-    config = load_config(run.config)
+    config: Any = read_config(run.config)
     rounds = read_rounds(run.folder / "guidance")
     curves = read_curves(run.folder)
     machine = read_json(run.folder / "machine.json")

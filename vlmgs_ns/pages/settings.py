@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
-from pathlib import Path
 from typing import Any
 
 _NAMES_AND_PLACES = {
@@ -32,13 +31,6 @@ class Setting:
     @property
     def differs(self) -> bool:
         return self.default is not None and self.value != self.default
-
-
-def load_config(path: Path) -> Any:
-    """Return the config of a run, as nerfstudio's commands read it: by its own classes, so only from those one would also run."""
-    import yaml
-
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.Loader)
 
 
 def settings_of(config: Any) -> list[Setting]:
