@@ -21,8 +21,11 @@ from vlmgs_ns.system.errors import InputError
 if TYPE_CHECKING:
     from vlmgs_ns.method.trainer import VlmFastGSTrainerConfig
 
-KNOWN = ("nerfstudio", "vlmgs_ns", "torch.optim", "pathlib")
-"""Packages and modules of which a config may name classes."""
+KNOWN = (
+    *("nerfstudio.cameras", "nerfstudio.configs", "nerfstudio.data", "nerfstudio.engine", "nerfstudio.utils"),
+    *("vlmgs_ns", "torch.optim", "pathlib"),
+)
+"""Packages and modules of which a config may name classes: where nerfstudio and its methods keep their settings."""
 
 
 def read_config(path: Path) -> VlmFastGSTrainerConfig:
@@ -66,7 +69,7 @@ class _SettingsLoader(yaml.FullLoader):
         # The class's own module: another package's may be imported where it is looked for.
         if not isinstance(found, type) or not _known(found.__module__):
             raise yaml.constructor.ConstructorError(
-                None, None, f"{name} is no class of {', '.join(KNOWN)}, so it is not run", mark
+                None, None, f"{name} is no class that settings are made of, so it is not run", mark
             )
         return found
 
