@@ -173,3 +173,11 @@ def test_rows_that_are_none_are_refused(tmp_path: Path) -> None:
             read_rows(tmp_path)
     (tmp_path / "results.jsonl").write_text(json.dumps(row("fox", "a", 0, 1.0)) + "\n")
     assert read_rows(tmp_path) == read_rows(tmp_path / "results.jsonl") == [row("fox", "a", 0, 1.0)]
+
+
+def test_a_row_without_figures_leaves_gaps_and_a_wrong_one_is_named(tmp_path: Path) -> None:
+    bare = {"scene": "room", "method": "ours", "start": "points", "seed": 0, "status": "done"}
+    assert groups([bare])[0].values == {} and write_plots([bare], tmp_path) == []
+    for wrong in ({"psnr": "high"}, {"words": [1]}, {"curve": {}}, {"curve": {"loss": []}}, {"gaussians": [1]}):
+        with pytest.raises(InputError, match="of room ours points 0 is no number; run vlmgs bench again"):
+            to_csv([{**bare, **wrong}])

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vlmgs_ns.guidance.question import Answer, Question
-from vlmgs_ns.guidance.record import Record
+from vlmgs_ns.guidance.record import ROUNDS, Record, read_rounds
 from vlmgs_ns.guidance.regions import DIMMED
 from vlmgs_ns.guidance.reply import Box
 from vlmgs_ns.guidance.round import Round, ViewRegions
@@ -126,3 +126,16 @@ def test_what_json_cannot_say_costs_a_warning(tmp_path: Path) -> None:
     Record(tmp_path, pictures=False).write(a_round(), "scripted", {})
     (line,) = (tmp_path / "rounds.jsonl").read_text().splitlines()
     assert strict(line)["step"] == 500
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"step": Infinity, "phase": "detail"}', '{"step": 1, "phase": "detail", "seconds": 1e999}', '{"step": ' + "[" * 100_000,
+     '{"step": 1, "phase": "detail", "pictures": ["' + "a" * 5000 + '"]}'],
+    ids=["infinite", "too large", "deep", "long name"],
+)  # fmt: skip
+def test_a_hostile_line_is_a_damaged_one(line: str, tmp_path: Path) -> None:
+    (tmp_path / ROUNDS).write_text(line + '\n{"step": 1, "phase": "\\ud800"}\n')
+    found = read_rounds(tmp_path)
+    assert found.damaged == 1
+    assert [one.phase for one in found.rounds] == ["?"]

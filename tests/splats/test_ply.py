@@ -198,3 +198,26 @@ def test_a_moved_scene_looks_the_same_from_a_camera_that_moved_along() -> None:
     assert same.abs().max() > 0.3 and torch.allclose(same, other, atol=2e-3)
     with pytest.raises(ValueError, match="is not a rotation"):
         moved(scene, -torch.eye(3), translation, scale)
+
+
+HEADER = "ply\nformat binary_little_endian 1.0\nelement vertex {count}\n{properties}end_header\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (HEADER.format(count=1, properties="property float f_rest_x\n"), "cannot be read as .ply"),
+        (
+            HEADER.format(count=10**12, properties="property float x\nproperty float y\n"),
+            "more Gaussians than memory holds|cannot",
+        ),
+        (HEADER.format(count=1, properties="comment and so on\n" * 600_000), "header does not end within 65536 bytes"),
+        ("ply\n", "header does not end"),
+    ],
+)
+def test_a_header_that_promises_too_much_is_one_line(header: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.ply"
+    path.write_bytes(header.encode() + b"\0" * 400)
+    with pytest.raises(InputError, match=words) as raised:
+        read_ply(path)
+    assert "\n" not in str(raised.value)

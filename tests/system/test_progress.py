@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
-from vlmgs_ns.system.progress import bar
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import bar, say
 
 
 def shown(terminal: bool, seconds_between_lines: float = 10.0) -> str:
@@ -29,3 +31,9 @@ def test_lines_come_as_often_as_asked_for() -> None:
 def test_a_terminal_gets_a_bar_with_the_note() -> None:
     text = shown(True)
     assert "Painting" in text and "━" in text and "4/4" in text and "4,000 [dots]" in text
+
+
+def test_names_are_printed_as_they_are_but_steer_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("outputs/[red]room[/red]/[/nothing] \x1b[31m\x07 \udcff\nnext", "yellow")
+    assert capsys.readouterr().out == "outputs/[red]room[/red]/[/nothing]  [31m   \nnext\n"
+    assert str(InputError("no \x1b]0;title\x07 \ud800")) == "Error: no  ]0;title   "

@@ -60,8 +60,8 @@ def line(rows: Sequence[Row], x: str, y: str) -> Line:
 
 
 def write_plots(rows: Sequence[Row], out: Path) -> list[Path]:
-    """Draw every plot of the runs that are done; the files. None where no run is."""
-    done = [row for row in rows if row["status"] == "done"]
+    """Draw every plot of the runs that are done and have curves; the files. None where no run is."""
+    done = [row for row in rows if row["status"] == "done" and isinstance(row.get("curve"), dict)]
     if not done:
         return []
     import matplotlib

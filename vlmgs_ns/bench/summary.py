@@ -12,6 +12,7 @@ from typing import Any
 
 from vlmgs_ns.bench.results import Row
 from vlmgs_ns.bench.spec import Spec
+from vlmgs_ns.system.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,20 @@ class Column:
     """As a column of the CSV."""
     title: str
     digits: int
-    of: Callable[[Row], float | None]
+    find: Callable[[Row], float | None]
+
+    def of(self, row: Row) -> float | None:
+        """Return the figure of a run, or None where it has none.
+
+        Raises:
+            InputError: what stands there is no number.
+        """
+        try:
+            value = self.find(row)
+            return None if value is None else float(value)
+        except (TypeError, ValueError, AttributeError, LookupError):
+            run = " ".join(str(row[key]) for key in ("scene", "method", "start", "seed"))
+            raise InputError(f"results.jsonl: the {self.title} of {run} is no number; run vlmgs bench again") from None
 
 
 def _word(protocol: str, score: str) -> Callable[[Row], float | None]:
@@ -90,8 +104,7 @@ def _group(scene: str, method: str, start: str, rows: list[Row]) -> Group:
 
 def _values(column: Column, rows: Sequence[Row]) -> list[float]:
     """Return the column's values in all rows; nothing where one row has none."""
-    values = [column.of(row) for row in rows]
-    present = [value for value in values if value is not None]
+    present = [value for row in rows if (value := column.of(row)) is not None]
     return present if len(present) == len(rows) else []
 
 

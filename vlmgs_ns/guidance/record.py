@@ -189,7 +189,7 @@ def read_rounds(guidance: Path) -> Rounds:
             continue
         try:
             rounds.append(_round(parse_json(line), guidance))
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError):
             damaged += 1  # the run was killed as it wrote, or the file was edited
     return Rounds(tuple(rounds), damaged)
 

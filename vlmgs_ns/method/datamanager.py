@@ -71,6 +71,7 @@ class VlmFastGSDatamanager(FullImageDatamanager[PhotoDataset]):
     def setup_train(self) -> None:
         """Decode the training photos now, so that a bad one is found before the first step rather than at it."""
         if self.test_mode == "val":
+            scene_check.check_points(self.train_dataparser_outputs, self.config.dataparser)
             self.train_dataset.check_files()
             self.eval_dataset.check_files()
             _ = self.cached_train

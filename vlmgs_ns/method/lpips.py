@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
+
+from vlmgs_ns.system.progress import say
 
 
 def weights_path() -> Path:
@@ -37,7 +38,7 @@ class Lpips:
             path = weights_path()
             if not path.is_file():
                 if not self._warned:
-                    CONSOLE.print(f"[yellow]LPIPS is not reported: its AlexNet weights are not at {path}")
+                    say(f"LPIPS is not reported: its AlexNet weights are not at {path}", "yellow")
                     self._warned = True
                 return None
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity

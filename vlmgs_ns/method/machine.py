@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from nerfstudio.utils.rich_utils import CONSOLE
 
 from vlmgs_ns.rasterize.threads import get_num_threads
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import say
 
 DeviceType = Literal["cpu", "cuda", "mps"]
 
@@ -131,8 +131,8 @@ def describe(device: str, cache: Literal["cpu", "gpu"], guidance: str) -> Machin
 
 def announce(machine: Machine, folder: Path) -> None:
     """Print the machine's settings and store them in ``folder/machine.json``."""
-    CONSOLE.print(
-        f"[bold]Machine:[/bold] {machine.device} ({machine.device_name}, {machine.threads} threads) · "
+    say(
+        f"Machine: {machine.device} ({machine.device_name}, {machine.threads} threads) · "
         f"{machine.rasterizer} · photos in {machine.photos_in} · torch {machine.torch}, not compiled\n"
         f"{machine.guidance}"
     )

@@ -89,6 +89,11 @@ def read_image(path: Path, what: str = "photo") -> Image.Image:
         raise InputError(
             f"the {what} {path} is missing, though the scene's poses name it; put the file back or remove its pose"
         ) from None
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"the {what} {path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} million pixels; make it smaller, and "
+            "the intrinsics of its camera in proportion"
+        ) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(f"the {what} {path} cannot be decoded ({error}); replace the file or remove its pose") from None
 

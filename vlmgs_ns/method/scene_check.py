@@ -15,14 +15,18 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig, Datapa
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.data.utils import colmap_parsing_utils as colmap
-from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import UnidentifiedImageError
 
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.json_text import parse_json
+from vlmgs_ns.system.progress import say
 
 COLMAP_FOLDERS = (Path("sparse/0"), Path("colmap/sparse/0"), Path("sparse"), Path("colmap/sparse"))
 """Folders of a scene in which COLMAP and ns-process-data store a model."""
+FARTHEST = 1e9
+"""Coordinates from which a pose is damaged: those on the Earth, in metres from its centre, stay below a hundredth of this."""
+LONGEST_FOCAL = 1e4
+"""Focal length, in longer sides of the photo, from which intrinsics are damaged; the reciprocal is the shortest."""
 
 
 def prepare(parser: DataParserConfig, photos_needed: bool) -> DataParserConfig:
@@ -52,7 +56,7 @@ def prepare(parser: DataParserConfig, photos_needed: bool) -> DataParserConfig:
                 f"the folder {data} has neither a transforms.json nor a COLMAP model in {', '.join(map(str, COLMAP_FOLDERS))}; "
                 f"make one with: ns-process-data images --data {data} --output-dir …"
             )
-        CONSOLE.print(f"Reading {data} as a COLMAP scene, its model in {model}")
+        say(f"Reading {data} as a COLMAP scene, its model in {model}")
         parser = ColmapDataParserConfig(data=data, colmap_path=model)
     if isinstance(parser, ColmapDataParserConfig):
         return _prepare_colmap(parser)
@@ -78,7 +82,7 @@ def _prepare_colmap(parser: ColmapDataParserConfig) -> ColmapDataParserConfig:
             )
         parser = replace(parser, colmap_path=found)
     if parser.load_3D_points and count_points(parser.data / parser.colmap_path) == 0:
-        CONSOLE.print(f"[yellow]The COLMAP model in {parser.colmap_path} has no points: starting from random Gaussians")
+        say(f"The COLMAP model in {parser.colmap_path} has no points: starting from random Gaussians", "yellow")
         parser = replace(parser, load_3D_points=False)
     if parser.downscale_factor is None:
         # nerfstudio would stop and ask before shrinking large photos into a new folder; ours are shrunk as they are read.
@@ -87,10 +91,19 @@ def _prepare_colmap(parser: ColmapDataParserConfig) -> ColmapDataParserConfig:
 
 
 def count_points(model: Path) -> int:
-    """Return the number of 3-D points in a COLMAP model, without reading them; 0 where the file is missing."""
-    if (model / "points3D.bin").is_file():
-        header = (model / "points3D.bin").read_bytes()[:8]
-        return int.from_bytes(header, "little")
+    """Return the number of 3-D points in a COLMAP model, without reading them; 0 where the file is missing.
+
+    Raises:
+        InputError: the file is shorter than that many points.
+    """
+    binary = model / "points3D.bin"
+    if binary.is_file():
+        with binary.open("rb") as file:
+            count = int.from_bytes(file.read(8), "little")
+        # An id, three coordinates, a colour, an error and the length of a track: 51 bytes a point.
+        if binary.stat().st_size < 8 + 51 * count:
+            raise InputError(f"{binary} was cut short; copy the COLMAP model again, or remove that file to start at random")
+        return count
     if (model / "points3D.txt").is_file():
         with (model / "points3D.txt").open(encoding="utf-8") as file:
             return sum(1 for line in file if line.strip() and not line.startswith("#"))
@@ -111,7 +124,8 @@ def _check_transforms(parser: NerfstudioDataParserConfig, file: Path, photos_nee
     for name, matrix in poses:
         if not _is_pose(matrix):
             raise InputError(
-                f"the pose of {name} in {file} is not a 4 x 4 matrix of finite numbers ({_short(matrix)}); "
+                f"the pose of {name} in {file} is not a 4 x 4 matrix of finite numbers below {FARTHEST:g} with a rotation in it "
+                f"({_short(matrix)}); "
                 "compute the poses again or remove this frame"
             )
     if photos_needed and parser.downscale_factor in (None, 1):
@@ -136,7 +150,12 @@ def _is_pose(matrix: Any) -> bool:
         pose = np.asarray(matrix, dtype=np.float64)
     except (TypeError, ValueError):
         return False
-    return pose.shape == (4, 4) and bool(np.isfinite(pose).all())
+    return pose.shape == (4, 4) and bool((np.abs(pose) < FARTHEST).all()) and _is_rotation(float(np.linalg.det(pose[:3, :3])))
+
+
+def _is_rotation(determinant: float) -> bool:
+    """Whether a matrix with this determinant turns and may mirror, but for rounding; one of zeros does neither."""
+    return 0.9 < abs(determinant) < 1.1
 
 
 def _short(value: Any) -> str:
@@ -161,7 +180,7 @@ def parsing(parser: DataParserConfig) -> Iterator[None]:
         raise InputError(
             f"a photo of the scene {parser.data} cannot be decoded ({error}); replace the file or remove its pose"
         ) from None
-    except (AssertionError, LookupError, ValueError, OSError, RuntimeError) as error:
+    except Exception as error:  # of any kind: dataparsers check little of what they read
         if isinstance(parser, ColmapDataParserConfig):
             _check_colmap_poses(parser.data / parser.colmap_path)
         raise InputError(
@@ -177,8 +196,15 @@ def check_outputs(outputs: DataparserOutputs, parser: DataParserConfig) -> None:
         if isinstance(parser, ColmapDataParserConfig):
             _check_colmap_poses(parser.data / parser.colmap_path)
         raise InputError(f"the scene {parser.data} has poses that are NaN or infinite; compute its poses again")
+    for k, pose in enumerate(cameras.camera_to_worlds.double().reshape(-1, 3, 4)):
+        if not (bool((pose.abs() < FARTHEST).all()) and _is_rotation(float(torch.det(pose[:, :3])))):
+            raise InputError(
+                f"the pose of {outputs.image_filenames[k]} has no rotation in it, or numbers of {FARTHEST:g} and more "
+                f"({_short(pose.tolist())}); compute the poses again or remove this photo"
+            )
     intrinsics = torch.stack([cameras.fx, cameras.fy, cameras.cx, cameras.cy]).reshape(4, -1)
-    bad = ~(torch.isfinite(intrinsics).all(dim=0) & (intrinsics[:2] > 0).all(dim=0))
+    focal = intrinsics[:2] / torch.maximum(cameras.width, cameras.height).reshape(-1)
+    bad = ~(torch.isfinite(intrinsics).all(dim=0) & ((focal > 1 / LONGEST_FOCAL) & (focal < LONGEST_FOCAL)).all(dim=0))
     if bad.any():
         first = int(bad.nonzero()[0])
         values = ", ".join(f"{value:g}" for value in intrinsics[:, first].tolist())
@@ -186,13 +212,34 @@ def check_outputs(outputs: DataparserOutputs, parser: DataParserConfig) -> None:
             f"the camera of {outputs.image_filenames[first]} has fx, fy, cx, cy = {values}; "
             "focal lengths are positive numbers of pixels: calibrate it again"
         )
+    if cameras.distortion_params is not None and not torch.isfinite(cameras.distortion_params).all():
+        first = int((~torch.isfinite(cameras.distortion_params)).reshape(len(bad), -1).any(dim=1).nonzero()[0])
+        raise InputError(
+            f"the camera of {outputs.image_filenames[first]} has distortion that is NaN or infinite; calibrate it again"
+        )
+
+
+def check_points(outputs: DataparserOutputs, parser: DataParserConfig) -> None:
+    """Raise InputError where a scene names a .ply of points that could not be read: nerfstudio would start at random instead."""
+    if not isinstance(parser, NerfstudioDataParserConfig) or not parser.load_3D_points or "points3D_xyz" in outputs.metadata:
+        return
+    file = parser.data if parser.data.suffix == ".json" else parser.data / "transforms.json"
+    name = parse_json(file.read_text(encoding="utf-8"), finite=False).get("ply_file_path")
+    if name is not None:
+        raise InputError(
+            f"the points {file.parent / str(name)} that {file} names cannot be read as .ply, or are none; write them again, or "
+            "remove ply_file_path to start at random"
+        )
 
 
 def _check_colmap_poses(model: Path) -> None:
     """Raise InputError for a photo of a COLMAP model whose pose is not finite."""
     read = colmap.read_images_text if (model / "images.txt").is_file() else colmap.read_images_binary
     path = model / ("images.txt" if (model / "images.txt").is_file() else "images.bin")
-    images = read(path)
+    try:
+        images = read(path)
+    except Exception as error:
+        raise InputError(f"{path} is damaged or cut short ({_short(error)}); copy the COLMAP model again") from None
     _check_count(len(images), path)
     for image in images.values():
         if not all(math.isfinite(value) for value in (*image.qvec, *image.tvec)):

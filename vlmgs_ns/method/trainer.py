@@ -23,7 +23,6 @@ from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerC
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.utils import writer
 from nerfstudio.utils.decorators import check_main_thread
-from nerfstudio.utils.rich_utils import CONSOLE
 
 from vlmgs_ns.method import checkpoint, machine
 from vlmgs_ns.method.optimizers import LazyUpdates, resolve_schedulers
@@ -126,7 +125,7 @@ class VlmFastGSTrainer(Trainer):
         if self.local_rank == 0:
             machine.announce(machine.describe(self.device, place, self.pipeline.guidance), self.base_dir)  # type: ignore[arg-type]
             if self.pipeline.encoders is not None:
-                CONSOLE.print(self.pipeline.encoders.message)  # type: ignore[union-attr]
+                say(self.pipeline.encoders.message)  # type: ignore[union-attr]
 
     def setup_optimizers(self) -> Optimizers:
         """Return optimisers over the model's present parameters, their schedules in iterations of this run."""
@@ -148,7 +147,7 @@ class VlmFastGSTrainer(Trainer):
             super().train()
         except KeyboardInterrupt:
             if self.training_state != "completed":
-                CONSOLE.print("[yellow]Stopped in the middle of a step; nothing of it was saved")
+                say("Stopped in the middle of a step; nothing of it was saved", "yellow")
                 raise SystemExit(128 + signal.SIGINT) from None
         finally:
             self._restore_handlers()
@@ -160,7 +159,7 @@ class VlmFastGSTrainer(Trainer):
     def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
         """Train one step, and update the parameters that are due."""
         if self.pipeline.model.semantics is not None:
-            CONSOLE.print("Training changes the Gaussians: the semantic field is built again after the last iteration")
+            say("Training changes the Gaussians: the semantic field is built again after the last iteration")
             self.pipeline.model.semantics = None
         births_end = int(self.pipeline.model.config.stop_split_at)  # type: ignore[attr-defined]
         for group in self.pipeline.get_param_groups():
@@ -248,7 +247,7 @@ class VlmFastGSTrainer(Trainer):
             for name, gradients in ours["gradients"].items():
                 for parameter, gradient in zip(groups.get(name, []), gradients, strict=False):
                     parameter.grad = None if gradient is None else gradient.to(parameter.device)
-        CONSOLE.print(f"Continuing from step {state['step']} of {self.config.load_ply or self._path_to_resume()}")
+        say(f"Continuing from step {state['step']} of {self.config.load_ply or self._path_to_resume()}")
 
     def _pipeline_of_ply(self) -> dict[str, torch.Tensor]:
         """Return the Gaussians of --load-ply as a checkpoint, in the coordinates and with the harmonics of this run."""
@@ -281,7 +280,7 @@ class VlmFastGSTrainer(Trainer):
             raise KeyboardInterrupt
         self._stopped_by = number
         self.stop_training = True
-        CONSOLE.print("[yellow]Stopping after this step, with a checkpoint; press Ctrl-C again to stop without one")
+        say("Stopping after this step, with a checkpoint; press Ctrl-C again to stop without one", "yellow")
 
     def _restore_handlers(self) -> None:
         while self._previous_handlers:
@@ -293,7 +292,7 @@ class VlmFastGSTrainer(Trainer):
         if self.config.max_num_iterations == 0:
             self._last_trained = self._start_step - 1
         if self._last_trained is None:
-            CONSOLE.print("[yellow]Stopped before the first step: nothing to save")
+            say("Stopped before the first step: nothing to save", "yellow")
             return
         # nerfstudio's loop has by then begun to count the step that it did not take.
         self.step = self._last_trained
@@ -311,13 +310,12 @@ class VlmFastGSTrainer(Trainer):
             *("ns-train", str(self.config.method_name), "--data", str(data), "--load-dir", str(self.checkpoint_dir)),
             *("--max-num-iterations", str(left)),
         ]
-        CONSOLE.print(
-            f"[bold]Stopped after step {self.step}; {left} iterations were left.[/bold]\n"
+        say(
+            f"Stopped after step {self.step}; {left} iterations were left.\n"
             f"Wrote {checkpoint.path_of(self.checkpoint_dir, self.step)}\n"
             f"Go on with (and the other options of this run):\n  {shlex.join(resume)}\n"
             f"Look at it with:\n  ns-viewer --load-config {shlex.quote(str(self.base_dir / 'config.yml'))} "
-            "--viewer.websocket-host 127.0.0.1",
-            soft_wrap=True,
+            "--viewer.websocket-host 127.0.0.1"
         )
 
     @check_main_thread
@@ -330,14 +328,14 @@ class VlmFastGSTrainer(Trainer):
         stage = self.pipeline.semantic_stage()  # type: ignore[operator]
         scene = stage.begin(model.semantics)
         if scene.complete:
-            CONSOLE.print("The scene's semantics are already built with these settings")
+            say("The scene's semantics are already built with these settings")
         else:
             # Whatever happens from here on, the Gaussians are safe.
             self.save_checkpoint(self.step)
         model.semantics = scene
         if not stage.run(scene, lambda: self._stopped_by is not None):
             return
-        CONSOLE.print(f"Semantics built in {time.monotonic() - start:.0f} s: {scene.size()}")
+        say(f"Semantics built in {time.monotonic() - start:.0f} s: {scene.size()}")
         report = {"encoders": self.pipeline.encoders.message, "seconds": stage.seconds, **vars(scene.about)}  # type: ignore[union-attr]
         with replacing(self.base_dir / "semantics.json") as partial:
             partial.write_text(json.dumps(report, indent=2, default=vars) + "\n", encoding="utf-8")

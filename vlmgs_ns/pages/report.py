@@ -139,7 +139,8 @@ def write_report(
         commands=commands,
     )
     with replacing(out) as partial:
-        partial.write_text(text, encoding="utf-8")
+        # Names of files need not be text.
+        partial.write_text(text, encoding="utf-8", errors="replace")
     return commands
 
 

@@ -18,6 +18,8 @@ from vlmgs_ns.system.json_text import parse_json
 
 LEAST_LOGIT = math.log(1 / 254)
 """Logit of the opacity 1/255, below which no rasteriser of 3DGS draws a Gaussian."""
+LONGEST_HEADER = 1 << 16
+"""Bytes; 3DGS' own take 1,500."""
 _C0 = math.sqrt(1 / (4 * math.pi))
 """The harmonic of degree 0."""
 
@@ -110,12 +112,17 @@ def read_ply(path: Path) -> Gaussians:
     if not path.is_file():
         raise InputError(f"the file {path} does not exist; give a .ply of Gaussians")
     try:
+        with path.open("rb") as file:
+            if b"end_header" not in file.read(LONGEST_HEADER):
+                raise ValueError(f"its header does not end within {LONGEST_HEADER} bytes")
         ply = PlyData.read(str(path), mmap=False)
         vertices = ply["vertex"].data
-    except (PlyParseError, KeyError, ValueError, EOFError, UnicodeDecodeError) as error:
+        names = set(vertices.dtype.names or ())
+        rest = sorted((name for name in names if name.startswith("f_rest_")), key=lambda name: int(name.removeprefix("f_rest_")))
+    except MemoryError:
+        raise InputError(f"{path} promises more Gaussians than memory holds; copy or export it again") from None
+    except (PlyParseError, KeyError, ValueError, EOFError, OverflowError) as error:
         raise InputError(f"{path} cannot be read as .ply ({str(error).strip()}); copy or export it again") from None
-    names = set(vertices.dtype.names or ())
-    rest = sorted((name for name in names if name.startswith("f_rest_")), key=lambda name: int(name.removeprefix("f_rest_")))
     columns = {
         "means": ["x", "y", "z"],
         "scales": [f"scale_{k}" for k in range(3)],

@@ -6,6 +6,8 @@ nerfstudio's commands catch nothing: a ``ValueError`` from inside them ends in a
 
 from __future__ import annotations
 
+from vlmgs_ns.system.text import printable
+
 
 class InputError(SystemExit, ValueError):
     """A value from outside that cannot be used.
@@ -14,4 +16,4 @@ class InputError(SystemExit, ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"Error: {message}")
+        super().__init__(printable(f"Error: {message}"))

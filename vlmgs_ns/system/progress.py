@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from vlmgs_ns.system.text import printable
+
 Report = Callable[..., None]
 """Called with the units done so far and optionally a note about them."""
 
 
-def say(text: str) -> None:
-    """Print ``text`` unchanged: paths and commands are neither wrapped nor coloured, so that they can be copied."""
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+def say(text: str, style: str = "") -> None:
+    """Print ``text`` as it is: paths and commands are neither wrapped nor read as markup, so that they can be copied."""
+    Console().print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

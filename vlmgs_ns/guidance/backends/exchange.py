@@ -19,6 +19,8 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from vlmgs_ns.system.text import one_line
+
 MAX_RESPONSE = 4 * 2**20
 """Bytes of a response; more is refused."""
 SHORTEST_KEY = 8
@@ -29,7 +31,7 @@ class ExchangeError(Exception):
     """The reason why a request has no reply, as one printable line for the user."""
 
     def __init__(self, reason: str, again: bool = False, wait: float | None = None) -> None:
-        super().__init__(printable(reason))
+        super().__init__(one_line(reason))
         self.again = again  # whether repeating the request may help
         self.wait = wait  # seconds that the server asks to wait
 
@@ -128,11 +130,6 @@ def redact(text: str, key: str) -> str:
         return text
     letters = (rf"(?:\\?{re.escape(letter)}|\\u{ord(letter):04x}|%{ord(letter):02x})" for letter in key)
     return re.sub("".join(letters), "***", text, flags=re.IGNORECASE)
-
-
-def printable(text: str) -> str:
-    """Return the text on one line, without control characters and lone surrogates."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def is_this_machine(host: str) -> bool:

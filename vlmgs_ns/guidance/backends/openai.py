@@ -23,11 +23,12 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmgs_ns.guidance.backends.exchange import ExchangeError, Response, exchange, fault_of, printable, redact
+from vlmgs_ns.guidance.backends.exchange import ExchangeError, Response, exchange, fault_of, redact
 from vlmgs_ns.guidance.backends.pictures import SQUARE, coordinates_of, shrink
 from vlmgs_ns.guidance.question import Answer, Coordinates, Question
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.json_text import parse_json
+from vlmgs_ns.system.text import one_line
 
 MAX_WAIT = 30.0
 """Longest pause before a request is repeated, in seconds, whatever the server asks for."""
@@ -331,7 +332,7 @@ def _text_of(text: str, details: dict[str, Any]) -> str:
 
 def _excerpt(text: str) -> str:
     """Return the start of a response, on one line and without control characters."""
-    line = printable(text[:2000])
+    line = one_line(text[:2000])
     return line[:200] + "…" if len(line) > 200 else line or "(nothing)"
 
 

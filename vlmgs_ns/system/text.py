@@ -1,0 +1,13 @@
+"""Text from outside that people and terminals read: names of files, replies of servers, messages of libraries."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """Return the text with a space for all that a terminal would obey or could not write: control characters, lone surrogates."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
+
+
+def one_line(text: str) -> str:
+    """Return the text printable and on one line, its spaces joined."""
+    return " ".join(printable(text).split())
