@@ -22,19 +22,10 @@ from vlmgs_ns.method.machine import default_device
 from vlmgs_ns.method.model import VlmFastGSModelConfig
 from vlmgs_ns.method.optimizers import AdamConfig, DecayConfig, LazyUpdates
 from vlmgs_ns.method.pipeline import VlmFastGSPipelineConfig
+from vlmgs_ns.method.run_config import MOVED
 from vlmgs_ns.method.trainer import VlmFastGSTrainerConfig
 from vlmgs_ns.semantics.config import LITE_SEMANTICS, SemanticsConfig
 from vlmgs_ns.system.ffmpeg import ensure_ffmpeg
-
-MOVED = {
-    "vlmgs_ns.datamanager": "vlmgs_ns.method.datamanager",
-    "vlmgs_ns.guidance.schedule": "vlmgs_ns.guidance.config",
-    "vlmgs_ns.model": "vlmgs_ns.method.model",
-    "vlmgs_ns.optimizers": "vlmgs_ns.method.optimizers",
-    "vlmgs_ns.pipeline": "vlmgs_ns.method.pipeline",
-    "vlmgs_ns.trainer": "vlmgs_ns.method.trainer",
-}
-"""Modules that the config.yml of older runs names, and where their classes are now."""
 
 for _old, _new in MOVED.items():
     sys.modules[_old] = import_module(_new)

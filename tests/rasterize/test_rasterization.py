@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import threading
@@ -9,6 +10,7 @@ import threading
 import pytest
 import torch
 
+from tests.rasterize.extremes import difference
 from tests.rasterize.scenes import Scene, flat_splats, random_scene
 from tests.rasterize.twin import twin_rasterization
 from vlmgs_ns.rasterize import rasterization
@@ -128,6 +130,31 @@ def test_no_gaussians_give_the_background() -> None:
     assert (image == torch.tensor([0.5, 0.25])).all() and (alphas == 0).all()
     assert info["radii"].shape == (1, 0) and len(info["flatten_ids"]) == 0
     image.sum().backward()
+
+
+def test_no_cameras_give_no_pictures() -> None:
+    tensors = random_scene(0, 5, 20, 20).tensors()
+    tensors[5], tensors[6] = torch.zeros(0, 4, 4, requires_grad=True), torch.zeros(0, 3, 3)
+    image, alphas, info = rasterization(*tensors, 20, 24, sh_degree=3, render_mode="RGB+D", absgrad=True)
+    assert image.shape == (0, 24, 20, 4) and alphas.shape == (0, 24, 20, 1)
+    assert info["radii"].shape == (0, 5) and info["means2d"].shape == (0, 5, 2)
+    image.sum().backward()
+    assert all((t.grad == 0).all() for t in tensors[:5])
+
+
+def test_arguments_stand_in_gsplats_order() -> None:
+    gsplat = pytest.importorskip("gsplat.rendering")
+    theirs, ours = (inspect.signature(function).parameters for function in (gsplat.rasterization, rasterization))
+    assert list(ours)[: len(theirs)] == list(theirs)
+    for name, parameter in list(theirs.items()):
+        if name != "packed":  # only False here
+            assert ours[name].default == parameter.default, name
+    assert all(ours[name].kind == inspect.Parameter.KEYWORD_ONLY for name in ours.keys() - theirs.keys())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_scenes_of_any_size_equal_the_twin(seed: int) -> None:
+    assert difference(seed) < 1e-5
 
 
 @pytest.mark.parametrize("where", ["behind", "beside"])
@@ -293,6 +320,9 @@ def test_nan_is_one_error_that_names_the_parameter(name: str) -> None:
     [
         (dict(sh_degree=4), "sh_degree=4"),
         (dict(packed=True), "packed"),
+        (dict(distributed=True), "distributed"),
+        (dict(camera_model="fisheye"), "camera_model='fisheye'"),
+        (dict(covars=torch.zeros(10, 3, 3)), "covars"),
         (dict(tile_size=8), "tile_size=8"),
         (dict(render_mode="XYZ"), "XYZ"),
         (dict(compact_box=0.0), "compact_box=0.0"),

@@ -79,6 +79,7 @@ def load(path: Path) -> dict[str, Any]:
         InputError: where it is missing, cut short or unreadable.
     """
     check(path)
+    register_safe_globals()
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever wrong bytes make of unpickling

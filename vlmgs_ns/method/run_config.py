@@ -27,6 +27,16 @@ KNOWN = (
 )
 """Packages and modules of which a config may name classes: where nerfstudio and its methods keep their settings."""
 
+MOVED = {
+    "vlmgs_ns.datamanager": "vlmgs_ns.method.datamanager",
+    "vlmgs_ns.guidance.schedule": "vlmgs_ns.guidance.config",
+    "vlmgs_ns.model": "vlmgs_ns.method.model",
+    "vlmgs_ns.optimizers": "vlmgs_ns.method.optimizers",
+    "vlmgs_ns.pipeline": "vlmgs_ns.method.pipeline",
+    "vlmgs_ns.trainer": "vlmgs_ns.method.trainer",
+}
+"""Modules that the config.yml of older runs names, and where their classes are now."""
+
 
 def read_config(path: Path) -> VlmFastGSTrainerConfig:
     """Return the settings of a run of ours.
@@ -34,10 +44,10 @@ def read_config(path: Path) -> VlmFastGSTrainerConfig:
     Raises:
         InputError: the file is damaged, of another method, or names what is no setting of a run.
     """
-    from vlmgs_ns.config import VlmFastGSTrainerConfig  # and with it the names of older runs' classes
     from vlmgs_ns.method.datamanager import VlmFastGSDatamanagerConfig
     from vlmgs_ns.method.model import VlmFastGSModelConfig
     from vlmgs_ns.method.pipeline import VlmFastGSPipelineConfig
+    from vlmgs_ns.method.trainer import VlmFastGSTrainerConfig
 
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), _SettingsLoader)
@@ -65,6 +75,7 @@ class _SettingsLoader(yaml.FullLoader):
     def find_python_name(self, name: str, mark: Any, unsafe: bool = False) -> type:
         """Return the class of that name; called for everything that a tag names."""
         module, _, attribute = name.rpartition(".")
+        module = MOVED.get(module, module)
         found = getattr(import_module(module), attribute, None) if _known(module) else None
         # The class's own module: another package's may be imported where it is looked for.
         if not isinstance(found, type) or not _known(found.__module__):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -221,13 +222,18 @@ def check_outputs(outputs: DataparserOutputs, parser: DataParserConfig) -> None:
 
 def check_points(outputs: DataparserOutputs, parser: DataParserConfig) -> None:
     """Raise InputError where a scene names a .ply of points that could not be read: nerfstudio would start at random instead."""
-    if not isinstance(parser, NerfstudioDataParserConfig) or not parser.load_3D_points or "points3D_xyz" in outputs.metadata:
+    if not isinstance(parser, NerfstudioDataParserConfig) or not parser.load_3D_points:
         return
     file = parser.data if parser.data.suffix == ".json" else parser.data / "transforms.json"
     name = parse_json(file.read_text(encoding="utf-8"), finite=False).get("ply_file_path")
-    if name is not None:
+    if name is None:
+        return
+    points = file.parent / str(name)
+    promised = re.search(rb"element vertex (\d+)", points.read_bytes()[: 1 << 16]) if points.is_file() else None
+    found = len(outputs.metadata.get("points3D_xyz", ()))
+    if promised is None or found == 0 or found != int(promised[1]):
         raise InputError(
-            f"the points {file.parent / str(name)} that {file} names cannot be read as .ply, or are none; write them again, or "
+            f"the points {points} that {file} names cannot be read as .ply, are cut short, or are none; write them again, or "
             "remove ply_file_path to start at random"
         )
 

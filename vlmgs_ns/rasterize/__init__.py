@@ -34,9 +34,13 @@ def rasterization(
     absgrad: bool = False,
     rasterize_mode: RasterizeMode = "classic",
     channel_chunk: int = 32,
+    distributed: bool = False,
+    camera_model: str = "pinhole",
+    covars: None = None,
+    *,
     compact_box: float | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Render N Gaussians into C pinhole cameras; signature and results of gsplat 1.4.0's `rasterization`.
+    """Render N Gaussians into C pinhole cameras; arguments, in their order, and results of gsplat 1.4.0's `rasterization`.
 
     Differentiable in means, quats, scales, opacities, colors, viewmats and backgrounds. `info["means2d"]` can retain its
     gradient, and gets an `.absgrad` in the backward pass where `absgrad` is set. Safe to call from several threads.
@@ -53,8 +57,10 @@ def rasterization(
         radius_clip: Gaussians of at most this radius in pixels are not drawn.
         eps2d: added to the 2-D covariance's diagonal, pixels².
         sh_degree: 0 to 3, or None where `colors` are plain values.
-        packed, sparse_grad: only False, as Splatfacto uses it.
+        packed, sparse_grad, distributed: only False, as Splatfacto uses it.
         tile_size: only 16.
+        camera_model: only "pinhole".
+        covars: only None: quats and scales give the covariances.
         render_mode: RGB colours; D accumulated depth; ED expected depth (D / alpha); or both, depth last.
         rasterize_mode: "antialiased" scales opacities by the Mip-Splatting compensation.
         channel_chunk: channels blended at a time (CUDA only).
@@ -88,6 +94,12 @@ def rasterization(
             _check_values(name, value, means.device)
     if packed or sparse_grad:
         raise ValueError("packed and sparse_grad must be False: Splatfacto's strategies need one row per Gaussian.")
+    if distributed:
+        raise ValueError("distributed=True is not supported: each process renders its own Gaussians; use False.")
+    if camera_model != "pinhole":
+        raise ValueError(f"camera_model={camera_model!r} is not supported: use 'pinhole', and undistort photos beforehand.")
+    if covars is not None:
+        raise ValueError("covars is not supported: give quats and scales, and None for it.")
     if tile_size != 16:
         raise ValueError(f"tile_size={tile_size} is not supported: use 16.")
     if width < 1 or height < 1:

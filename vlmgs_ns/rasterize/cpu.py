@@ -68,8 +68,8 @@ class Tiles:
             passes.append((box, histogram))
         self.tiles_per_gauss = counts
         self.first_slot = np.concatenate([[0], np.cumsum(counts.ravel(), dtype=np.int64)])
-        per_tile = np.concatenate([histogram.sum(axis=0, dtype=np.int64) for _, histogram in passes])
-        self.offsets = np.concatenate([[0], np.cumsum(per_tile)])
+        per_tile = [histogram.sum(axis=0, dtype=np.int64) for _, histogram in passes]
+        self.offsets = np.concatenate([[0], np.cumsum(np.concatenate([np.zeros(0, np.int64), *per_tile]))])
         self.flatten_ids = np.empty(self.offsets[-1], np.int32)
         self.slots = np.empty(self.offsets[-1], np.int64)
         for c, (box, histogram) in enumerate(passes):
