@@ -102,13 +102,26 @@ def damage(path: Path, how: str) -> None:
             "pickled": b"\x80\x04K\x01.",
             "header": content[:10] + b"{'descr': '<f2', 'fortran_order': False, 'shape': (4, 5, 6" + content[70:],
             "other type": content.replace(b"<f2", b"<i2"),
+            "one bit": content[:200] + bytes([content[200] ^ 1]) + content[201:],
             "other shape": content.replace(b"(4, 5, 6), }", b"(20, 6), }  "),
         }[how]
     )
 
 
 @pytest.mark.parametrize(
-    "how", ["empty", "truncated", "cut in its header", "longer", "not ours", "pickled", "header", "other type", "other shape"]
+    "how",
+    [
+        "empty",
+        "truncated",
+        "cut in its header",
+        "longer",
+        "not ours",
+        "pickled",
+        "header",
+        "other type",
+        "other shape",
+        "one bit",
+    ],
 )
 def test_a_damaged_file_is_reported_and_computed_again(cache: FeatureCache, how: str, capsys: pytest.CaptureFixture[str]) -> None:
     cache.get(PHOTO, KEY, some_map)
@@ -238,3 +251,24 @@ def test_sizes_in_words() -> None:
     assert [format_size(size) for size in (0, 999, 3_940_000, 240_000_000, 1_500_000_000, 2 * 10**12)] == [
         *("0 bytes", "999 bytes", "3.9 MB", "240 MB", "1.5 GB", "2.0 TB"),
     ]
+
+
+def test_a_map_of_an_earlier_version_is_read_if_it_is_finite(cache: FeatureCache, capsys: pytest.CaptureFixture[str]) -> None:
+    cache.get(PHOTO, KEY, some_map)
+    path, values = cache.path(PHOTO, KEY), some_map().half().numpy()
+    np.save(path, values)
+    np.testing.assert_array_equal(cache.find(PHOTO, KEY), values)
+    values[0, 0, 0] = np.nan
+    np.save(path, values)
+    assert cache.find(PHOTO, KEY) is None and "its values changed" in capsys.readouterr().out
+
+
+def test_a_folder_in_a_maps_place_is_one_line(cache: FeatureCache) -> None:
+    cache.path(PHOTO, KEY).mkdir(parents=True)
+    with pytest.raises(InputError, match="cannot be written"):
+        cache.get(PHOTO, KEY, some_map)
+
+
+def test_numpy_reads_a_map_as_any_other_array(cache: FeatureCache) -> None:
+    cache.get(PHOTO, KEY, some_map)
+    np.testing.assert_array_equal(np.load(cache.path(PHOTO, KEY)), some_map().half().numpy())

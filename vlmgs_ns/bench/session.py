@@ -16,7 +16,7 @@ from vlmgs_ns.bench.results import Results, Row, alone
 from vlmgs_ns.bench.run_one import Order, check_settings, run_one
 from vlmgs_ns.bench.spec import Spec, read_spec
 from vlmgs_ns.bench.summary import to_csv, to_markdown
-from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.atomic import replacing, sweep
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar, say
 
@@ -56,6 +56,7 @@ def run_bench(
     out = (out or Path("outputs") / "bench" / spec.name).resolve()
     results = Results(out)
     with alone(out):
+        sweep(out)
         runs = plan(spec, conditions, (data_root or path.parent).resolve(), out)
         todo = {run.address: run for run in runs if not run.problem and not results.done(run)}
         _say_plan(spec, runs, todo, results, executor)

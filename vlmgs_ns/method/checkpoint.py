@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 
+from vlmgs_ns.system.atomic import free_space
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.text import format_size
 
 
 def register_safe_globals() -> None:
@@ -99,6 +102,9 @@ def save(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint so that ``path`` is at all times absent, the old file, or the whole new one.
 
     The half-written file lies beside the checkpoint folder, since nerfstudio takes every name in that folder for a checkpoint.
+
+    Raises:
+        InputError: it cannot be written, as on a full disk; says how many bytes it takes and how many are free.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent.parent / f".{path.name}.{os.getpid()}.partial"
@@ -108,6 +114,13 @@ def save(state: dict[str, Any], path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch raises the latter where a write fails
+        needed = sum(leaf.nbytes for leaf in tree_leaves(state) if isinstance(leaf, torch.Tensor))
+        reason = getattr(error, "strerror", None) or getattr(error.__context__, "strerror", None) or str(error)
+        raise InputError(
+            f"the checkpoint {path} cannot be written ({reason}): it takes {format_size(needed)}, {free_space(path)} are free; "
+            "make room; the checkpoint before is untouched"
+        ) from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()

@@ -30,7 +30,7 @@ from vlmgs_ns.method.photo_views import PhotoViews
 from vlmgs_ns.method.pipeline import VlmFastGSPipelineConfig
 from vlmgs_ns.method.ply_frame import choose_frame
 from vlmgs_ns.splats.ply import moved, read_ply
-from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.atomic import replacing, sweep
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import say
 from vlmgs_ns.system.schedules import resolve
@@ -112,6 +112,8 @@ class VlmFastGSTrainer(Trainer):
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Read the checkpoint to continue from, if any, set the run's length, and build pipeline and optimisers."""
         path = self._path_to_resume()
+        if path is not None and (path.parent.parent / "config.yml").is_file():
+            sweep(path.parent.parent)
         self._resumed = None if path is None else checkpoint.load(path)
         if self.config.load_ply is not None:
             self._ply = read_ply(self.config.load_ply)
@@ -125,7 +127,7 @@ class VlmFastGSTrainer(Trainer):
         if self.local_rank == 0:
             machine.announce(machine.describe(self.device, place, self.pipeline.guidance), self.base_dir)  # type: ignore[arg-type]
             if self.pipeline.encoders is not None:
-                say(self.pipeline.encoders.message)  # type: ignore[union-attr]
+                say(str(self.pipeline.encoders.message))  # type: ignore[union-attr]
 
     def setup_optimizers(self) -> Optimizers:
         """Return optimisers over the model's present parameters, their schedules in iterations of this run."""
@@ -174,25 +176,29 @@ class VlmFastGSTrainer(Trainer):
         """Write the checkpoint of a step atomically, and then remove older ones where the config says so.
 
         Beside nerfstudio's entries it holds under ``vlmgs``: the run's length, the random generators, the order of cameras, and
-        gradients that are still being accumulated.
+        gradients that are still being accumulated. Where it cannot be written, training goes on; for the last one it is an error.
         """
         path = checkpoint.path_of(self.checkpoint_dir, step)
-        checkpoint.save(
-            {
-                "step": step,
-                "pipeline": self.pipeline.state_dict(),
-                "optimizers": {name: part.state_dict() for name, part in self.optimizers.optimizers.items()},
-                "schedulers": {name: part.state_dict() for name, part in self.optimizers.schedulers.items()},
-                "scalers": self.grad_scaler.state_dict(),
-                "vlmgs": {
-                    "run_length": self.pipeline.model.run_length,
-                    "random": checkpoint.random_state(),
-                    "cameras": self.pipeline.datamanager.get_state(),  # type: ignore[attr-defined, operator]
-                    "gradients": self._accumulated_gradients(),
-                },
+        state = {
+            "step": step,
+            "pipeline": self.pipeline.state_dict(),
+            "optimizers": {name: part.state_dict() for name, part in self.optimizers.optimizers.items()},
+            "schedulers": {name: part.state_dict() for name, part in self.optimizers.schedulers.items()},
+            "scalers": self.grad_scaler.state_dict(),
+            "vlmgs": {
+                "run_length": self.pipeline.model.run_length,
+                "random": checkpoint.random_state(),
+                "cameras": self.pipeline.datamanager.get_state(),  # type: ignore[attr-defined, operator]
+                "gradients": self._accumulated_gradients(),
             },
-            path,
-        )
+        }
+        try:
+            checkpoint.save(state, path)
+        except InputError as error:
+            if self.training_state == "completed":  # nothing comes after it
+                raise
+            say(f"{error}; training goes on", "yellow")
+            return
         if self.config.save_only_latest_checkpoint:
             for other in self.checkpoint_dir.glob("*.ckpt"):
                 if other != path:

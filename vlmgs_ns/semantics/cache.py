@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.atomic import replacing, sweep
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.json_text import parse_json
 from vlmgs_ns.system.progress import say
+from vlmgs_ns.system.text import format_size
 from vlmgs_ns.system.user_cache import user_cache
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ _OURS = re.compile(r"[0-9a-f]{64}\.npy|manifest\.json")
 _PARTIAL = re.compile(r"\.([0-9a-f]{64}|manifest)\.\d+\.partial\.(npy|json)")
 
 _WRITING = threading.Lock()
+_WHOLE: dict[Path, tuple[int, int, int]] = {}
+"""Maps that were found whole in this process: inode, size and time of change."""
 
 
 def photo_digest(photo: npt.NDArray[np.generic]) -> bytes:
@@ -145,6 +148,9 @@ class FeatureCache:
     def _write(self, path: Path, key: str, values: Map) -> None:
         buffer = BytesIO()
         np.save(buffer, values, allow_pickle=False)
+        # A comment in the padding of the header: the file stays one that numpy reads, of the same size.
+        header, digest = 10 + int.from_bytes(buffer.getbuffer()[8:10], "little"), _digest(values)
+        buffer.getbuffer()[header - 1 - len(digest) : header - 1] = digest
         try:
             with _WRITING:
                 try:
@@ -172,13 +178,20 @@ def _put(path: Path, key: str, content: BytesIO) -> None:
         os.fsync(file.fileno())
 
 
+def _digest(values: Map) -> bytes:
+    return b"#" + hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=8).hexdigest().encode()
+
+
 def _open(path: Path) -> Map | None:
     try:
         found = np.lib.format.open_memmap(path, mode="r")
-        whole = found.dtype == np.float16 and found.ndim == 3 and found.offset + found.nbytes == path.stat().st_size
-        reason = "its size is wrong"
+        whole, reason = False, "its size is wrong"
+        if found.dtype == np.float16 and found.ndim == 3 and found.offset + found.nbytes == path.stat().st_size:
+            whole, reason = _content_is_whole(path, found), "its values changed"
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except IsADirectoryError:
+        whole, reason = False, "it is a folder"
     except OSError:
         raise
     except Exception as error:  # numpy raises many kinds of exception for a damaged header
@@ -187,6 +200,20 @@ def _open(path: Path) -> Map | None:
         return found
     say(f"The feature map {path} is damaged ({reason}); it is computed again.")
     return None
+
+
+def _content_is_whole(path: Path, values: Map) -> bool:
+    """Whether a map is as it was written: by its digest, and finite. Looked at once for each file as it is now."""
+    now = path.stat()
+    state = (now.st_ino, now.st_size, now.st_mtime_ns)
+    if _WHOLE.get(path) != state:
+        with path.open("rb") as file:
+            digest = re.search(rb"#[0-9a-f]{16}(?=\n)", file.read(int(values.offset)))
+        # Maps of earlier versions have none.
+        if (digest is not None and digest[0] != _digest(values)) or not np.isfinite(values).all():
+            return False
+        _WHOLE[path] = state
+    return True
 
 
 def _key_of(folder: Path) -> str:
@@ -228,6 +255,7 @@ def default_cache(data: Path) -> FeatureCache:
     beside = _beside(data)
     try:
         _try_to_write(beside)
+        sweep(beside)
         return FeatureCache(beside)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -262,12 +290,3 @@ def _try_to_write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
-
-
-def format_size(size: int) -> str:
-    """Bytes in the unit that suits them, as 1000s: 3.9 MB."""
-    if size < 1000:
-        return f"{size} bytes"
-    power = min((len(str(size)) - 1) // 3, 4)
-    value = size / 1000**power
-    return f"{value:.{0 if value >= 100 else 1}f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"

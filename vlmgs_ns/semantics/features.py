@@ -46,6 +46,7 @@ class FeatureMaps:
         self._cache = cache
         self._digests = digests
         self._keys = keys
+        self._widths: list[int] = []
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -57,7 +58,9 @@ class FeatureMaps:
             InputError: the maps were removed or damaged since they were made.
         """
         maps = [self._cache.find(self._digests[index], key) for key in self._keys]
-        if any(found is None for found in maps):
+        widths = [0 if found is None else found.shape[2] for found in maps]
+        self._widths = self._widths or widths
+        if not all(widths) or widths != self._widths:
             raise InputError(
                 f"feature maps in {self._cache.folder} were removed or damaged while in use; start again to remake them"
             )

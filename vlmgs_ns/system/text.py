@@ -11,3 +11,12 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return the text printable and on one line, its spaces joined."""
     return " ".join(printable(text).split())
+
+
+def format_size(size: int) -> str:
+    """Bytes in the unit that suits them, as 1000s: 3.9 MB."""
+    if size < 1000:
+        return f"{size} bytes"
+    power = min((len(str(size)) - 1) // 3, 4)
+    value = size / 1000**power
+    return f"{value:.{0 if value >= 100 else 1}f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"

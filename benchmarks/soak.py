@@ -1,0 +1,176 @@
+"""What takes too long for a test: kills at random moments, memory over a long run, scenes of millions of Gaussians.
+
+    python benchmarks/soak.py kill DATA [--kills 50] [--iterations 120]    SIGKILL; resumed: bit for bit the run without a kill
+    python benchmarks/soak.py memory DATA [--iterations 20000]             resident memory, which must not grow after a warm-up
+    python benchmarks/soak.py large [--count 2000000]                      .ply written, read, rendered: seconds and peak memory
+    python benchmarks/soak.py rasterise [--scenes 10000]                   scenes of any size against the float64 twin
+
+Each prints a table in Markdown, and exits with status 1 where something did not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def train(data: Path, out: Path, iterations: int, *more: object) -> subprocess.Popen[bytes]:
+    """Start a small run whose guidance is the same each time."""
+    command = [
+        *("ns-train", "vlm-fastgs-lite", "--data", data, "--output-dir", out, "--experiment-name", "soak", "--timestamp", "now"),
+        *("--max-num-iterations", iterations, "--vis", "tensorboard", "--viewer.quit-on-train-completion", "True"),
+        *("--pipeline.datamanager.max-image-size", 100, "--pipeline.model.guidance.blocking", "True"),
+        *("--pipeline.model.guidance.backend", "residual", "--pipeline.model.semantics.enabled", "False", *more),
+    ]
+    return subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def checkpoints(out: Path) -> Path:
+    return out / "soak" / "vlm-fastgs-lite" / "now" / "nerfstudio_models"
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two states of checkpoints are the same to the bit."""
+    import torch
+
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return bool(a == b)
+
+
+def kill(args: argparse.Namespace) -> bool:
+    from vlmgs_ns.method import checkpoint
+
+    save = ("--steps-per-save", max(1, args.iterations // 6))
+    chosen, rows = random.Random(args.seed), []
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.monotonic()
+        whole = Path(folder) / "whole"
+        assert train(args.data, whole, args.iterations, *save).wait() == 0, "the run without a kill failed"
+        length = time.monotonic() - begin
+        expected = checkpoint.load(checkpoint.newest(checkpoints(whole)))["pipeline"]
+        for k in range(args.kills):
+            out, moment = Path(folder) / str(k), chosen.uniform(0, length)
+            process = train(args.data, out, args.iterations, *save)
+            try:
+                process.wait(moment)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            steps = checkpoint.steps_in(checkpoints(out))
+            for step in steps:
+                checkpoint.load(checkpoint.path_of(checkpoints(out), step))  # raises where one is not whole
+            done = steps[-1] + 1 if steps else 0
+            resume = ("--load-dir", checkpoints(out)) if steps else ()
+            if done < args.iterations:
+                assert train(args.data, Path(folder) / f"{k}b", args.iterations - done, *save, *resume).wait() == 0
+                out = Path(folder) / f"{k}b"
+            same = equal(expected, checkpoint.load(checkpoint.newest(checkpoints(out)))["pipeline"])
+            rows.append((k, f"{moment:.1f} s of {length:.1f}", done, "equal" if same else "DIFFERENT"))
+    return table(("kill", "at", "iterations saved", "in the end"), rows)
+
+
+def memory(args: argparse.Namespace) -> bool:
+    import psutil
+
+    samples: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        process = train(args.data, Path(folder), args.iterations)
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            samples.append(watched.memory_info().rss / 1e6)
+            time.sleep(args.every)
+    # The first two fifths: imports, compiled kernels, Gaussians that are still being born.
+    later = samples[2 * len(samples) // 5 : -1]
+    rows = [(f"{k * 20} %", f"{samples[min(len(samples) - 1, k * len(samples) // 5)]:,.0f} MB") for k in range(6)]
+    growth = later[-1] / later[0] - 1
+    rows.append(("growth after 40 %", f"{100 * growth:+.1f} %" + ("" if abs(growth) <= 0.05 else " TOO MUCH")))
+    return table(("of the run", "resident memory"), rows) and process.returncode == 0
+
+
+def large(args: argparse.Namespace) -> bool:
+    import torch
+
+    from vlmgs_ns.rasterize import rasterization
+    from vlmgs_ns.splats.ply import Gaussians, read_ply, write_ply
+
+    g, n, rows = torch.Generator().manual_seed(0), args.count, []
+    scene = Gaussians(
+        means=torch.rand(n, 3, generator=g) * 4 - torch.tensor([2.0, 2.0, -1.0]),
+        scales=torch.full((n, 3), -5.0),
+        quats=torch.randn(n, 4, generator=g),
+        features_dc=torch.rand(n, 3, generator=g),
+        features_rest=torch.zeros(n, 15, 3),
+        opacities=torch.zeros(n, 1),
+    )
+
+    def measure(name: str, work: Callable[[], Any]) -> Any:
+        begin = time.monotonic()
+        result = work()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        rows.append((name, f"{time.monotonic() - begin:.1f} s", f"{peak:.2f} GB so far"))
+        return result
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "large.ply"
+        measure("written", lambda: write_ply(path, scene))
+        found = measure("read", lambda: read_ply(path))
+    view, focal = torch.eye(4)[None], torch.tensor([[[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]])
+    activated = (found.means, found.quats, found.scales.exp(), found.opacities[:, 0].sigmoid(), found.features_dc)
+    with torch.no_grad():
+        rasterization(*(values[:10] for values in activated), view, focal, 640, 480)  # compiled before it is timed
+        image, *_ = measure("rendered at 640 x 480", lambda: rasterization(*activated, view, focal, 640, 480))
+    return table((f"{n:,} Gaussians", "took", "peak memory"), rows) and bool(image.isfinite().all())
+
+
+def rasterise(args: argparse.Namespace) -> bool:
+    sys.path.insert(0, str(ROOT))
+    from tests.rasterize.extremes import difference
+
+    worst = max((difference(seed), seed) for seed in range(args.scenes))
+    table(("scenes", "largest difference from the twin", "seed"), [(args.scenes, f"{worst[0]:.1e}", worst[1])])
+    return worst[0] < 1e-5
+
+
+def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> bool:
+    """Print rows as Markdown; return whether none of them has a word in capitals, which says that something did not hold."""
+    for cells in (head, ("---",) * len(head), *rows):
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+    return not any(word in str(cell) for row in rows for cell in row for word in ("DIFFERENT", "TOO MUCH"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(required=True)
+    for work, data, options in (
+        (kill, True, {"kills": 50, "iterations": 120, "seed": 0}),
+        (memory, True, {"iterations": 20_000, "every": 5}),
+        (large, False, {"count": 2_000_000}),
+        (rasterise, False, {"scenes": 10_000}),
+    ):
+        kind = kinds.add_parser(work.__name__)
+        kind.set_defaults(work=work)
+        if data:
+            kind.add_argument("data", type=Path)
+        for name, default in options.items():
+            kind.add_argument(f"--{name}", type=int, default=default)
+    args = parser.parse_args()
+    sys.exit(0 if args.work(args) else 1)
+
+
+if __name__ == "__main__":
+    main()
