@@ -4,12 +4,14 @@ import os
 import random
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from vlmgs_ns.method import checkpoint
+from vlmgs_ns.method.trainer import VlmFastGSTrainer
 from vlmgs_ns.system.errors import InputError
 
 
@@ -142,3 +144,28 @@ def test_random_sequences_continue(tmp_path: Path) -> None:
         random.setstate(saved[0])
         np.random.set_state(saved[1])  # noqa: NPY002
         torch.set_rng_state(saved[2])
+
+
+def test_training_goes_on_without_room_for_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = write(tmp_path, 1)
+
+    def full(state: dict[str, object], path: Path) -> None:
+        raise InputError("no room")
+
+    trainer = object.__new__(VlmFastGSTrainer)
+    model, datamanager = SimpleNamespace(run_length=3), SimpleNamespace(get_state=dict)
+    trainer.pipeline = SimpleNamespace(state_dict=dict, model=model, datamanager=datamanager, get_param_groups=dict)
+    trainer.optimizers = SimpleNamespace(optimizers={}, schedulers={})
+    trainer.grad_scaler, trainer.checkpoint_dir = SimpleNamespace(state_dict=dict), tmp_path
+    trainer.config, trainer.training_state = SimpleNamespace(save_only_latest_checkpoint=True), "training"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        trainer.save_checkpoint(2)
+        assert "no room; training goes on" in capsys.readouterr().out and before.exists()
+        trainer.training_state = "completed"
+        with pytest.raises(InputError, match="no room"):
+            trainer.save_checkpoint(3)
+    trainer.save_checkpoint(3)
+    assert checkpoint.steps_in(tmp_path) == [3]

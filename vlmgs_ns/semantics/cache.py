@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -202,7 +202,7 @@ def _open(path: Path) -> Map | None:
     return None
 
 
-def _content_is_whole(path: Path, values: Map) -> bool:
+def _content_is_whole(path: Path, values: np.memmap[Any, np.dtype[np.float16]]) -> bool:
     """Whether a map is as it was written: by its digest, and finite. Looked at once for each file as it is now."""
     now = path.stat()
     state = (now.st_ino, now.st_size, now.st_mtime_ns)
