@@ -89,6 +89,13 @@ def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path: Path, small_f
     assert checkpoint.load(before)["step"] == 1
 
 
+@pytest.mark.parametrize("name", ["a" * 251 + ".txt", "猫" * 83 + ".txt", "a\udcff.txt"])
+def test_any_name_that_a_file_can_have(tmp_path: Path, name: str) -> None:
+    with replacing(tmp_path / name) as partial:
+        partial.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     old, fresh, other = (tmp_path / "below" / name for name in (".a.1.partial.npy", ".b.2.partial.npy", "c.partial.npy"))

@@ -28,7 +28,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: as the block does; where there is no room, its text says how much was written and how much is free.
     """
-    partial = path.with_name(f".{path.stem}.{secrets.randbits(48)}.partial{path.suffix}")
+    # Shortened, so that every name a file can have has room for what is added.
+    stem = os.fsdecode(os.fsencode(path.stem)[:150])
+    partial = path.with_name(f".{stem}.{secrets.randbits(48)}.partial{path.suffix}")
     try:
         yield partial
         os.replace(partial, path)
