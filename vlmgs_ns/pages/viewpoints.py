@@ -131,7 +131,7 @@ def read_camera_path(path: Path) -> CameraPath:
         InputError: the file is missing or damaged, or its camera is not a perspective one.
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"), finite=False)
     except OSError as error:
         raise InputError(
             f"--camera-path {path} cannot be read ({error.strerror}); give the .json that the viewer saved"
