@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+import viser.transforms as vtf
 from PIL import Image
 from plyfile import PlyData
 
@@ -85,8 +86,18 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, torch.Ten
 class Page:
     """The page as a user sees it."""
 
-    def __init__(self, page: Any, client: Any) -> None:
+    def __init__(self, page: Any, client: Any, camera: Any) -> None:
         self.page, self.client = page, client
+        self.first = self.picture()
+        """What the page showed once it was open."""
+        self.look_through(camera)
+
+    def look_through(self, camera: Any) -> None:
+        """Have the client look as a camera of the data set does."""
+        c2w = camera.camera_to_worlds.numpy()
+        self.client.camera.fov = 2 * float(np.arctan(HEIGHT / 2 / camera.fy.item()))
+        self.client.camera.position = c2w[:, 3] * 10
+        self.client.camera.wxyz = (vtf.SO3.from_matrix(c2w[:, :3]) @ vtf.SO3.from_x_radians(np.pi)).wxyz
 
     def type(self, text: str) -> None:
         """Into the field Find."""
@@ -131,7 +142,6 @@ def opened(room: tuple[Any, Path, torch.Tensor]) -> Iterator[tuple[Page, Any]]:
     browser_path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser_path is None:
         pytest.skip(f"needs a Chromium on the PATH: none of {', '.join(BROWSERS)}")
-    import viser.transforms as vtf
     from nerfstudio.configs.base_config import ViewerConfig
     from nerfstudio.viewer.viewer import Viewer
 
@@ -152,12 +162,7 @@ def opened(room: tuple[Any, Path, torch.Tensor]) -> Iterator[tuple[Page, Any]]:
             while not viewer.viser_server.get_clients() and time.monotonic() < end:
                 page.wait_for_timeout(100)  # not time.sleep: the page waits for requests that only playwright can turn away
             (client,) = viewer.viser_server.get_clients().values()
-            camera = pipeline.datamanager.train_dataset.cameras[2]
-            c2w = camera.camera_to_worlds.numpy()
-            client.camera.fov = 2 * float(np.arctan(HEIGHT / 2 / camera.fy.item()))
-            client.camera.position = c2w[:, 3] * 10
-            client.camera.wxyz = (vtf.SO3.from_matrix(c2w[:, :3]) @ vtf.SO3.from_x_radians(np.pi)).wxyz
-            yield Page(page, client), viewer
+            yield Page(page, client, pipeline.datamanager.train_dataset.cameras[2]), viewer
             browser.close()
     finally:
         viewer.viser_server.stop()
@@ -175,6 +180,51 @@ def on_page(mask: np.ndarray, like: np.ndarray) -> np.ndarray:  # [H, W]
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / max(1, (a | b).sum()))
+
+
+def assert_in_the_middle(picture: np.ndarray) -> None:
+    """Of a picture of one thing on an empty ground: it is there, large, and its pixels lie about the middle."""
+    ground = np.median(picture[:20].reshape(-1, 3), axis=0)
+    rows, columns = np.nonzero(np.abs(picture - ground).max(axis=2) > 0.1)
+    height, width = picture.shape[:2]
+    assert 0.02 < len(rows) / height**2 < 0.8
+    assert abs(rows.mean() / height - 0.5) < 0.15 and abs(columns.mean() - width / 2) / height < 0.15
+
+
+@pytest.mark.browser
+def test_the_viewer_opens_on_the_scene(room: tuple[Any, Path, torch.Tensor], opened: tuple[Page, Any]) -> None:
+    """Of all photos, the first picture on the page is most like the first; these Gaussians are its points."""
+    data, first = room[0].datamanager, opened[0].first
+    there = on_page(np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH), first)
+    inside = there != -1
+    photos = [data.train_dataset.get_image_float32(k)[..., :3].numpy().reshape(-1, 3)[there[inside]] for k in range(8)]
+    assert first[inside].mean() > 0.5 * photos[0].mean(), "not a dark void"
+    errors = [float(np.abs(first[inside] - photo).mean()) for photo in photos]
+    assert errors[0] == min(errors) and errors[0] < 0.8 * float(np.median(errors)), errors
+
+
+@pytest.mark.browser
+def test_what_is_found_outside_the_picture_is_gone_to(room: tuple[Any, Path, torch.Tensor], opened: tuple[Page, Any]) -> None:
+    pipeline, _, of = room
+    page, _ = opened
+    scene = Path(pipeline.datamanager.get_datapath())
+    name = next(thing["name"] for thing in objects(scene) if thing["noun"] != "table" and (of == thing["id"]).sum() > 50)
+    page.client.camera.look_at = 2 * page.client.camera.position - page.client.camera.look_at  # turned round
+    page.type(name)
+    page.wait_for("It lies outside the picture: press Go to.")
+    page.press("Go to")
+    page.wait_for("It is in the middle of the picture.")
+    page.press("By phrase")
+    page.wait_for("Selected by phrase")
+    page.press("Isolate")
+    page.wait_for("It is in the middle of the picture")
+    assert_in_the_middle(page.picture())
+    assert not pipeline.model.panel._outside()
+    for _ in range(2):
+        page.press("Undo")
+    page.type("")
+    page.wait_for("Nothing is looked for.")
+    page.look_through(pipeline.datamanager.train_dataset.cameras[2])
 
 
 @pytest.mark.browser
@@ -201,7 +251,9 @@ def test_find_select_hide_export(room: tuple[Any, Path, torch.Tensor], opened: t
     page.press("By phrase")
     page.wait_for("Selected by phrase")
     page.press("Isolate")
-    page.wait_for("Isolated")
+    page.wait_for("It is in the middle of the picture")
+    assert_in_the_middle(page.picture())
+    page.look_through(pipeline.datamanager.train_dataset.cameras[2])
     alone = page.picture()
     empty = np.median(alone[there != -1], axis=0)
     assert overlap(np.abs(alone - empty).max(axis=2) > 0.1, inside) > 0.5
@@ -210,9 +262,12 @@ def test_find_select_hide_export(room: tuple[Any, Path, torch.Tensor], opened: t
     page.wait_for("Undone")
     page.press("Hide")
     page.wait_for("Hidden")
-    page.press("Export selection")
+    with page.page.expect_download(timeout=30_000) as download:
+        page.press("Export selection")
     page.wait_for("Wrote")
     (path,) = (run / "exports").glob("*.ply")
+    assert download.value.suggested_filename == path.name
+    assert Path(download.value.path()).read_bytes() == path.read_bytes()
     mask = pipeline.model.panel.session().selection.mask
     assert str(path.resolve()).replace("-", "") in page.page.locator("body").inner_text().replace("-", "").replace("\n", "")
     written = read_ply(path)

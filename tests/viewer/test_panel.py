@@ -166,7 +166,8 @@ def viewer_of(folder: Path) -> Any:
     """As much of nerfstudio's viewer as the panel uses."""
     page = Page()
     return SimpleNamespace(
-        viser_server=SimpleNamespace(gui=page), page=page, log_filename=folder / "viewer.log", datapath=folder,
+        viser_server=SimpleNamespace(gui=page, on_client_connect=lambda _: None, get_clients=dict),
+        page=page, log_filename=folder / "viewer.log", datapath=folder,
         train_lock=threading.Lock(), stats_markdown=Handle(), trainer=None, _trigger_rerender=lambda: None,
         control_panel=SimpleNamespace(output_render="depth", _output_render=Handle(value="depth")),
     )  # fmt: skip

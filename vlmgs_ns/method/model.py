@@ -215,7 +215,7 @@ class VlmFastGSModel(SearchableModel):
             "background": background if self.training else background.expand(height, width, 3),
             **self.semantic_outputs(camera, inside),
         }
-        return outputs if frame is None else self.panel.paint(frame, outputs, camera, inside)
+        return outputs if frame is None else frame.shown(outputs, self, camera, inside)
 
     # what the viewer asks
 

@@ -13,8 +13,8 @@ from nerfstudio.viewer.viewer_elements import ViewerParameter
 
 Action = Callable[[], str]
 """Does something and says in one line what it did."""
-Run = Callable[[Action], object]
-"""Has an action done."""
+Run = Callable[[Action, int | None], object]
+"""Has an action done for the client of a number."""
 
 LINES, LINE = 3, 34
 """Lines of the status, and characters in each."""
@@ -60,7 +60,7 @@ class Page:
                 buttons = gui.add_button_group(row.label, list(row.actions), hint=row.hint)
                 buttons.value = NONE  # a second click on the same button would be no change, and call nothing
                 buttons.on_click(_pressed_one_of(run, buttons, row.actions))
-            hint = "As a 3DGS .ply, into the folder exports of this run"
+            hint = "As a 3DGS .ply, into the folder exports of this run and to this browser"
             gui.add_button("Export selection", icon=viser.Icon.DOWNLOAD, hint=hint).on_click(_pressed(run, export))
             self._note = gui.add_markdown("")
 
@@ -75,8 +75,8 @@ def _install(server: viser.ViserServer, elements: Sequence[ViewerParameter[Any]]
 
 
 def _pressed(run: Run, action: Action) -> Callable[[Any], None]:
-    def pressed(_: Any) -> None:
-        run(action)
+    def pressed(event: viser.GuiEvent[Any]) -> None:
+        run(action, event.client_id)
 
     return pressed
 
@@ -85,7 +85,7 @@ def _pressed_one_of(run: Run, buttons: Any, actions: dict[str, Action]) -> Calla
     def pressed(event: viser.GuiEvent[Any]) -> None:
         if event.client_id is not None:  # else it was not a click but us, just here
             name, buttons.value = buttons.value, NONE
-            run(actions[name])
+            run(actions[name], event.client_id)
 
     return pressed
 

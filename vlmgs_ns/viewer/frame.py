@@ -5,10 +5,13 @@ A frame is taken from the panel's state before rendering begins and does not cha
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
@@ -18,6 +21,7 @@ from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.viewer.history import SelectionState
 from vlmgs_ns.viewer.interrupts import uninterrupted
+from vlmgs_ns.viewer.scene import ShownScene
 from vlmgs_ns.words.question import Question
 
 Show = Literal[
@@ -57,6 +61,28 @@ class Frame:
         if self.edits is None or not self.edits.hidden.any():
             return None
         return ~self.edits.hidden.to(device)
+
+    def shown(
+        self,
+        outputs: dict[str, Any],
+        scene: ShownScene,
+        camera: Cameras,
+        inside: Tensor | None,  # [N] bool
+    ) -> dict[str, Any]:
+        """Return a render's outputs with `rgb` as the frame shows it, unchanged where that fails.
+
+        Args:
+            inside: which Gaussians are drawn; None: all.
+        """
+        try:
+            picture = self.paint(outputs["rgb"], scene.splats(), scene.pinhole(camera), inside, outputs.get("semantics_pca"))
+            return {**outputs, "rgb": picture}
+        except IOChangeException:  # the viewer wants another picture already
+            raise
+        except Exception as error:
+            # Not to the page: this thread may be interrupted half-way through a message.
+            warnings.warn(f"viewer: {type(error).__name__}: {error}", stacklevel=2)
+            return outputs
 
     @torch.no_grad()
     def paint(

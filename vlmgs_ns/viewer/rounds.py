@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vlmgs_ns.densify.strategy import Densification
 from vlmgs_ns.guidance.record import read_rounds
+from vlmgs_ns.guidance.round import Round
 
 MOST_LABELS = 40
 LONGEST_LABEL = 60
@@ -26,6 +28,13 @@ def labels(run: Path) -> list[str]:
         plain = (" ".join(label.replace(";", " ").split()) for label in found)
         counted.update(label for label in plain if 0 < len(label) <= LONGEST_LABEL)
     return [label for label, _ in counted.most_common(MOST_LABELS)]
+
+
+def describe(round_: Round, densification: Densification) -> str:
+    """Return a round that has just taken place in one line, with the densification that used it."""
+    boxes = sum(len(view.boxes) for view in round_.regions or [])
+    effect = f"{boxes} regions, {densification.focused} added, {densification.doomed} pruned"
+    return f"Last round of guidance: {round_.phase}, step {round_.step}: {effect}"
 
 
 def last_round(run: Path) -> str:

@@ -146,10 +146,10 @@ class Session:
         """Undo the last change of what is selected or hidden."""
         return self._describe("Undone" if self.selection.undo() else "Nothing to undo")
 
-    def export(self, folder: Path) -> str:
+    def export(self, folder: Path) -> tuple[Path, str]:
         """Write the selected Gaussians, hidden or not, as a 3DGS .ply into `folder`, in the run's coordinates.
 
-        Raises an InputError without a selection, or where the file cannot be written.
+        Returns the file and a line about it. Raises an InputError without a selection, or where the file cannot be written.
         """
         every = self._scene.gaussians()
         chosen = every[self._require_selection() & every.drawn()]
@@ -161,7 +161,7 @@ class Session:
                 write_ply(partial, chosen)
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror or error}; make room there") from None
-        return f"Wrote {count_gaussians(len(chosen))} to {path.resolve()}"
+        return path, f"Wrote {count_gaussians(len(chosen))} to {path.resolve()}"
 
     def _require_selection(self) -> Tensor:  # [N] bool
         mask = self.selection.mask
