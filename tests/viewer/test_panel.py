@@ -7,11 +7,13 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from nerfstudio.cameras.cameras import CameraType
@@ -25,7 +27,7 @@ from torch.nn import Parameter
 
 from tests.guidance.small_world import Scripted, says
 from tests.method.test_model import build, camera, cloud, photo, train
-from tests.words.trained import NEGATIVES, PARTS, TEXTS, hand_made_semantics, laid_out
+from tests.words.trained import NEGATIVES, PARTS, hand_made_semantics, laid_out
 from vlmgs_ns.densify.strategy import Densification
 from vlmgs_ns.guidance.question import Answer
 from vlmgs_ns.guidance.reply import Box
@@ -37,7 +39,7 @@ from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.toy.scene import write_scene
 from vlmgs_ns.viewer import frame, rounds
 from vlmgs_ns.viewer.controls import escaped
-from vlmgs_ns.viewer.panel import ALONE, FEATURES, FINDS, FOCUS, MASK, PICK, REGIONS, RESET, Panel
+from vlmgs_ns.viewer.panel import ALONE, FEATURES, FINDS, FOCUS, MASK, OUTSIDE, PICK, REGIONS, RESET, Panel
 from vlmgs_ns.viewer.session import MOST_PHRASES
 
 PACKAGE = str(Path(frame.__file__).parents[1])
@@ -223,23 +225,24 @@ def test_picking_a_name_finds_it(model: VlmFastGSModel, tmp_path: Path) -> None:
     assert model.panel.names.value == PICK, "so that it can be picked again"
 
 
-def test_only_phrases_of_the_scene_are_offered(model: VlmFastGSModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_only_phrases_of_the_scene_are_offered(model: VlmFastGSModel, tmp_path: Path, known: bool) -> None:
     """Where the embedded encoder knows the scene, the names in it; elsewhere none, and every answer says what it is worth."""
-    room, photos = viewer_of(tmp_path), viewer_of(tmp_path)
-    room.datapath, photos.datapath = tmp_path / "room", tmp_path / "photos"
-    write_scene(room.datapath, views=2, width=24, height=18, held_out=1, points=9, supersample=1)
-    names = [thing["name"] for thing in json.loads((room.datapath / "labels.json").read_text())["objects"]]
+    viewer, names = viewer_of(tmp_path), []
+    if known:
+        viewer.datapath = tmp_path / "room"
+        write_scene(viewer.datapath, views=2, width=24, height=18, held_out=1, points=9, supersample=1)
+        names = [thing["name"] for thing in json.loads((viewer.datapath / "labels.json").read_text())["objects"]]
+    texts, vectors = model.semantics.texts, model.semantics.vectors
     model.semantics.about = replace(model.semantics.about, clip=EMBEDDED)
-    model.semantics.texts = [*NEGATIVES]
-    model.semantics.vectors = torch.tensor([TEXTS[name] for name in NEGATIVES]).float()
-    model.panel._setup(room)
-    assert model.panel.names.options == [PICK, *names] and model.panel.status == "Type what to look for."
-    model.panel._setup(photos)
-    assert model.panel.names.options == [PICK] and model.panel.status.startswith("What words find here is noise")
-    model.semantics.texts, model.semantics.vectors = list(TEXTS), torch.tensor(list(TEXTS.values())).float()
+    model.semantics.texts, model.semantics.vectors = texts[-2:], vectors[-2:]  # the negatives
+    model.panel._setup(viewer)
+    assert model.panel.names.options == [PICK, *names] and known == bool(names)
+    assert model.panel.status.startswith("Type what to look for." if known else "What words find here is noise")
+    model.semantics.texts, model.semantics.vectors = texts, vectors
     model.panel.phrases.value = "red ball"
     said = press(model.panel, model.panel.find)
-    assert said.startswith("“red ball”: 66 Gaussians") and f"--data {photos.datapath}" in said
+    assert said.startswith("“red ball”: 66 Gaussians") and (f"--data {viewer.datapath}" in said) == (not known)
 
 
 def test_typing_is_looked_for_after_a_pause_and_once(model: VlmFastGSModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,6 +462,64 @@ def test_export_into_a_folder_that_cannot_be(model: VlmFastGSModel, tmp_path: Pa
     model.panel._setup(viewer_of(tmp_path))
     said = press(model.panel, model.panel.invert, model.panel.export)
     assert "cannot be written" in said and (tmp_path / "exports").read_text() == "a file"
+
+
+# where one looks from
+
+
+class Client:
+    """As much of viser's client as the panel uses."""
+
+    def __init__(self) -> None:
+        self.camera = SimpleNamespace(position=np.zeros(3), look_at=np.ones(3), fov=1.0)
+        self.downloads: list[tuple[str, bytes]] = []
+
+    def atomic(self) -> Any:
+        return nullcontext()
+
+    def send_file_download(self, name: str, content: bytes) -> None:
+        self.downloads.append((name, content))
+
+    def state(self) -> CameraState:
+        back = torch.from_numpy(self.camera.position - self.camera.look_at).double()
+        back = back / back.norm()
+        right = torch.linalg.cross(torch.tensor([0.0, 0, 1]).double(), back)
+        right = right / right.norm()
+        c2w = torch.stack([right, torch.linalg.cross(back, right), back, torch.from_numpy(self.camera.position) / 10], dim=1)
+        return CameraState(fov=self.camera.fov, aspect=4 / 3, c2w=c2w, camera_type=CameraType.PERSPECTIVE)
+
+
+def test_clients_start_at_a_photo_and_go_to_what_was_found(model: VlmFastGSModel, tmp_path: Path) -> None:
+    here, other, welcome = Client(), Client(), []
+    viewer, photo_camera = viewer_of(tmp_path), camera(SIDE)
+    viewer.viser_server.get_clients = lambda: {3: here, 5: other}
+    viewer.viser_server.on_client_connect = welcome.append
+    viewer.get_camera_state = lambda client: client.state()
+    viewer.pipeline = SimpleNamespace(datamanager=SimpleNamespace(train_dataset=SimpleNamespace(cameras=photo_camera)))
+    panel = model.panel
+    panel._setup(viewer)
+    welcome[0](here)
+    press(panel, lambda: "")
+    np.testing.assert_allclose(here.camera.position, 10 * np.array(SIDE), rtol=1e-5)
+    forward, wanted = here.camera.look_at - here.camera.position, -photo_camera.camera_to_worlds[0, :, 2].numpy()
+    np.testing.assert_allclose(forward / np.linalg.norm(forward), wanted, atol=1e-5)
+
+    panel.phrases.value = "red ball"
+    for client in (here, other):
+        client.camera.position, client.camera.look_at = np.array([5.0, 40.0, 5.0]), np.array([5.0, 60.0, 5.0])
+    assert OUTSIDE in press(panel, panel.find)
+    panel.act(panel.select).result(timeout=60)
+    panel.act(panel.isolate, 3).result(timeout=60)
+    assert panel.status.endswith("It is in the middle of the picture.")
+    ball = 10 * model.means[list(PARTS["ball"])].detach().mean(dim=0).numpy()
+    assert np.linalg.norm(here.camera.look_at - ball) < 1, "in viser's units"
+    near = np.linalg.norm(here.camera.position - ball)
+    assert 1 < near < np.linalg.norm(10 * np.array(SIDE) - ball), "nearer than the photo"
+    assert other.camera.position[1] == 40, "nobody else was moved"
+    assert OUTSIDE not in press(panel, panel.find)
+    panel.act(panel.export, 3).result(timeout=60)
+    (path,) = (tmp_path / "exports").glob("*.ply")
+    assert here.downloads == [(path.name, path.read_bytes())] and not other.downloads
 
 
 # threads
