@@ -114,7 +114,7 @@ def test_several_phrases_are_a_union_and_inverting_gives_the_rest(opened: OpenRu
 def test_a_negative_takes_away_what_fits_it_better(opened: OpenRun, tmp_path: Path) -> None:
     """To "warm thing" the red ones score 0.8 and to "red ball" 1."""
     assert rows_of(opened, export(opened, tmp_path, "warm thing")) == rows("ball")
-    with pytest.raises(InputError, match=r"'warm thing' finds nothing: the highest relevancy of any Gaussian is 0\.\d\d"):
+    with pytest.raises(InputError, match=r"'warm thing' finds nothing: the highest relevancy of any Gaussian is exactly 0\.\d\d"):
         export(opened, tmp_path / "b", "warm thing", negative=(("red ball",),))
 
 
