@@ -19,7 +19,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-import viser.transforms as vtf
 from PIL import Image
 from plyfile import PlyData
 
@@ -95,9 +94,12 @@ class Page:
     def look_through(self, camera: Any) -> None:
         """Have the client look as a camera of the data set does."""
         c2w = camera.camera_to_worlds.numpy()
+        # One by one in absolute terms: what the page reports meanwhile changes nothing.
         self.client.camera.fov = 2 * float(np.arctan(HEIGHT / 2 / camera.fy.item()))
         self.client.camera.position = c2w[:, 3] * 10
-        self.client.camera.wxyz = (vtf.SO3.from_matrix(c2w[:, :3]) @ vtf.SO3.from_x_radians(np.pi)).wxyz
+        self.client.camera.look_at = (c2w[:, 3] - c2w[:, 2]) * 10
+        self.client.camera.up_direction = c2w[:, 1]
+        self.page.wait_for_timeout(500)
 
     def type(self, text: str) -> None:
         """Into the field Find."""
