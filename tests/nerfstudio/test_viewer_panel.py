@@ -133,7 +133,7 @@ class Page:
             if before is not None and np.abs(now - before).max() < 0.02:
                 return now
             before = now
-            self.page.wait_for_timeout(700)
+            self.page.wait_for_timeout(1_200)
         raise AssertionError("the picture never came to rest")
 
 
