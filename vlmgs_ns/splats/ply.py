@@ -115,7 +115,7 @@ def read_ply(path: Path) -> Gaussians:
         with path.open("rb") as file:
             if b"end_header" not in file.read(LONGEST_HEADER):
                 raise ValueError(f"its header does not end within {LONGEST_HEADER} bytes")
-        ply = PlyData.read(str(path), mmap=False)
+        ply = PlyData.read(str(path))  # through a memory map: otherwise row by row
         vertices = ply["vertex"].data
         names = set(vertices.dtype.names or ())
         rest = sorted((name for name in names if name.startswith("f_rest_")), key=lambda name: int(name.removeprefix("f_rest_")))
