@@ -137,7 +137,7 @@ class Page:
         raise AssertionError("the picture never came to rest")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def opened(room: tuple[Any, Path, torch.Tensor]) -> Iterator[tuple[Page, Any]]:
     """nerfstudio's viewer on the room, as ns-viewer starts it, and a browser that looks through the third photo's camera."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package (the dev extra)")
