@@ -275,4 +275,4 @@ def test_one_json_object_on_standard_output(opened: OpenRun, path: Path) -> None
     assert answer["folder"] == str(folder) and answer == json.loads((folder / "query.json").read_text())
     assert [phrase["found"] for phrase in answer["phrases"]] == [True, False]
     assert all((folder / file).is_file() for file in answer["phrases"][0]["views"][0]["files"].values())
-    assert b"green hat: found in none" in done.stderr and b"checkpoint" in done.stderr
+    assert b"green hat: found in none" in done.stderr and b"Dataset is overriding" in done.stderr

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
-from vlmgs_ns.rasterize.jit import announce_compilation
 from vlmgs_ns.rasterize.threads import parallel_for
 
 PATCH = (-2.0, 0.0, 2.0)
@@ -140,6 +139,8 @@ def _costs_by_kernel(
     depths: Tensor,  # [P, D] or [1, D]
 ) -> Tensor:  # [P, D]
     """`matching_costs` on the CPU."""
+    from vlmgs_ns.rasterize.jit import announce_compilation  # brings numba
+
     with announce_compilation():
         from vlmgs_ns.densify import sweep
 
