@@ -81,7 +81,7 @@ CODES = [
     spread_code(len(names), where.stop - where.start, seed)
     for seed, (names, where) in enumerate(((KINDS, KIND), (COLOURS, COLOUR), (MATTERS, MATTER), (SITES, SITE)), 1)
 ]
-"""Of kinds, colours, materials and places."""
+"""Words of kinds, colours, materials and places."""
 
 
 def _meanings() -> dict[str, list[tuple[slice, Tensor]]]:

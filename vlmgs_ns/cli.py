@@ -48,7 +48,7 @@ _DESCRIPTION = (
     "The version: vlmgs --version"
 )
 NAMES = [subcommand.name for _, subcommand in map(get_args, get_args(Command))]
-"""Of the subcommands."""
+"""Names of the subcommands."""
 
 ENVIRONMENT = {
     # torch's OpenMP threads would spin after each operation and take the cores from the rasteriser's: measured on two shared

@@ -30,7 +30,7 @@ def cloud(seed: int) -> Gaussians:
 
 
 class Photos:
-    """Of a cloud, from four sides, at twice the size that is compared."""
+    """Photos of a cloud, from four sides, at twice the size that is compared."""
 
     def __init__(self, gaussians: Gaussians) -> None:
         self.gaussians = gaussians

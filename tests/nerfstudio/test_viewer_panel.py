@@ -185,7 +185,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def assert_in_the_middle(picture: np.ndarray) -> None:
-    """Of a picture of one thing on an empty ground: it is there, large, and its pixels lie about the middle."""
+    """Assert about a picture of one thing on an empty ground: it is there, large, and its pixels lie about the middle."""
     ground = np.median(picture[:20].reshape(-1, 3), axis=0)
     rows, columns = np.nonzero(np.abs(picture - ground).max(axis=2) > 0.1)
     height, width = picture.shape[:2]
@@ -195,7 +195,7 @@ def assert_in_the_middle(picture: np.ndarray) -> None:
 
 @pytest.mark.browser
 def test_the_viewer_opens_on_the_scene(room: tuple[Any, Path, torch.Tensor], opened: tuple[Page, Any]) -> None:
-    """Of all photos, the first picture on the page is most like the first; these Gaussians are its points."""
+    """The first picture on the page is more like the first photo than like any other; these Gaussians are its points."""
     data, first = room[0].datamanager, opened[0].first
     there = on_page(np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH), first)
     inside = there != -1
