@@ -179,5 +179,5 @@ def test_a_row_without_figures_leaves_gaps_and_a_wrong_one_is_named(tmp_path: Pa
     bare = {"scene": "room", "method": "ours", "start": "points", "seed": 0, "status": "done"}
     assert groups([bare])[0].values == {} and write_plots([bare], tmp_path) == []
     for wrong in ({"psnr": "high"}, {"words": [1]}, {"curve": {}}, {"curve": {"loss": []}}, {"gaussians": [1]}):
-        with pytest.raises(InputError, match="of room ours points 0 is no number; run vlmgs bench again"):
+        with pytest.raises(InputError, match="of room ours points 0 is not a number; run vlmgs bench again"):
             to_csv([{**bare, **wrong}])

@@ -29,14 +29,14 @@ class Column:
         """Return the figure of a run, or None where it has none.
 
         Raises:
-            InputError: what stands there is no number.
+            InputError: what stands there is not a number.
         """
         try:
             value = self.find(row)
             return None if value is None else float(value)
         except (TypeError, ValueError, AttributeError, LookupError):
             run = " ".join(str(row[key]) for key in ("scene", "method", "start", "seed"))
-            raise InputError(f"results.jsonl: the {self.title} of {run} is no number; run vlmgs bench again") from None
+            raise InputError(f"results.jsonl: the {self.title} of {run} is not a number; run vlmgs bench again") from None
 
 
 def _word(protocol: str, score: str) -> Callable[[Row], float | None]:

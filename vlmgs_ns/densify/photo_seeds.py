@@ -19,7 +19,7 @@ from vlmgs_ns.densify.seeding import Seeds, ray_points
 DETAIL, PLAINEST = 0.03, 4.0
 """Contrast of a patch from which on a point stands for one cell alone, and for how many cells' widths it may stand at most."""
 OPACITY = (0.1, 0.5)
-"""Of a point that no neighbour confirms, and of one that all do."""
+"""Opacity of a point that no neighbour confirms, and of one that all do."""
 BISECTIONS = 6
 HASH = np.array([73856093, 19349663, 83492791])  # of a cube's three indices
 SPREAD = 0.5
