@@ -56,7 +56,7 @@ def test_made_once_and_the_same_on_ray(scene: Path, tmp_path: Path, fork_server:
 
 def test_maps_are_of_the_photos_that_training_sees(scene: Path, fork_server: ForkServer) -> None:
     """A run of the lite method on photos of this size finds every map that it needs."""
-    features(scene, *TINY, "--max-image-size", 40)
+    features_fork(fork_server, scene, *TINY, "--max-image-size", 40)
     made = maps(scene)
     text = (
         "about: {title: t, data: d, licence: l}\n"
