@@ -85,7 +85,7 @@ def test_the_budget_holds_whatever_is_wished_for(settings: dict[str, int]) -> No
 def test_at_the_budget_what_pruning_frees_goes_to_what_is_in_focus() -> None:
     """There are as many as there may be; half of the four faint ones go in each round, and the places are filled in the next."""
     strategy, params, optimizers, state = population(
-        [0.001] * 4 + [0.5] * 16, [SMALL] * 20, max_gaussians=20, focus_background=0.0
+        [0.001] * 4 + [0.5] * 16, [SMALL] * 20, max_gaussians=20, focus_background=0.0, relocation=0.0
     )
     tell_apart(params)
     state["instructed"] = torch.tensor([0.0] * 18 + [1.0] * 2)

@@ -132,6 +132,36 @@ def test_when_a_round_wants_too_much_the_highest_scores_win() -> None:
     assert densify(strategy, params, optimizers, state, [6.0] * 10).count == 12
 
 
+@pytest.mark.parametrize(
+    ("settings", "step", "gone"),
+    [
+        ({}, 10, {1, 5, 7}),
+        (dict(relocation=0.2), 10, {1, 5}),
+        (dict(relocation=0.0), 10, set()),
+        (dict(max_new_per_round=2), 10, {1, 5}),
+        (dict(max_gaussians=12), 10, {1}),  # two have room
+        (dict(max_gaussians=13), 10, set()),
+        (dict(reset_every=20), 30, set()),  # ten steps after a reset opacities say nothing
+        (dict(reset_every=20), 35, {1, 5, 7}),
+    ],
+)
+def test_at_the_budget_the_most_transparent_make_room_for_births(settings: dict[str, Any], step: int, gone: set[int]) -> None:
+    """0, 3 and 9 want to be cloned. Of the rest, 1, 5 and 7 are the faintest, but for 6, which is protected."""
+    opacities = [0.1, 0.2, 0.6, 0.7, 0.6, 0.3, 0.15, 0.4, 0.5, 0.7]
+    strategy, params, optimizers, state = population(opacities, [0.0005] * 10, **{"max_gaussians": 10, **settings})
+    state["grad2d"][[0, 3, 9]] += 0.001
+    state["protected_until"][6] = 1000
+    report = densify(strategy, params, optimizers, state, [9.0] * 10, step=step)
+    assert set(range(10)) - {int(x) for x in params["means"][:, 0]} == gone and report.relocated == len(gone)
+    room = strategy.max_gaussians - 10
+    assert (
+        report.cloned == min(3, strategy.max_new_per_round, len(gone) + room) and report.count == 10 - len(gone) + report.cloned
+    )
+    assert report.pruned == 0 and report.refused == 3 - report.cloned
+    assert all(len(optimizers[name].state[p]["exp_avg"]) == len(p) == report.count for name, p in params.items())
+    assert sorted(state["protected_until"].tolist()) == [0.0] * (report.count - 1) + [1000.0]
+
+
 HOSTILE = {
     "grow everything": dict(grow_grad2d=0.0, grow_absgrad2d=0.0, importance_threshold=-1.0, prune_opa=0.0),
     "prune everything": dict(prune_opa=1.0, prune_scale3d=0.0, prune_scale_start_iter=0, consistent_pruning=False),
@@ -139,6 +169,7 @@ HOSTILE = {
     "both": dict(grow_grad2d=0.0, grow_absgrad2d=0.0, importance_threshold=-1.0, prune_opa=1.0, max_new_per_round=5),
     "a budget below the start": dict(max_gaussians=20),
     "reset all the time": dict(reset_every=3, prune_opa=0.4),
+    "relocate everything": dict(grow_grad2d=0.0, importance_threshold=10.0, relocation=1.0, max_gaussians=60),
 }
 
 

@@ -15,7 +15,7 @@ from nerfstudio.engine.optimizers import Optimizers
 from numpy.typing import NDArray
 from PIL import Image
 
-import vlmgs_ns.method.guided_scene
+import vlmgs_ns.densify.strategy
 from tests.guidance.small_world import Scripted, says
 from vlmgs_ns.config import vlm_fastgs_lite
 from vlmgs_ns.guidance.backends.residual import ResidualBackend
@@ -262,7 +262,7 @@ def test_a_shot_at_half_size_shows_the_same_as_the_models_render(views: VlmFastG
 def test_renders_are_dim_for_a_while_after_a_reset_of_the_opacities(
     views: VlmFastGSDatamanager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vlmgs_ns.method.guided_scene, "RECOVERY", 7)
+    monkeypatch.setattr(vlmgs_ns.densify.strategy, "RECOVERY", 7)
     model = start(views, guided(None), reset_alpha_every=4)  # every 40 steps, the last before births end at 100
     dim = []
     for model.step in range(150):
@@ -270,7 +270,7 @@ def test_renders_are_dim_for_a_while_after_a_reset_of_the_opacities(
     resets = [step for step in range(150) if model.strategy._is_reset(step)]
     assert resets == [40, 80][: len(resets)] and resets
     assert [step for step, is_dim in enumerate(dim) if is_dim] == [reset + k for reset in resets for k in range(1, 8)]
-    monkeypatch.setattr(vlmgs_ns.method.guided_scene, "RECOVERY", 300)
+    monkeypatch.setattr(vlmgs_ns.densify.strategy, "RECOVERY", 300)
     model.step = resets[0] + 20
     assert GuidedScene(model, views, 64).recovering()
     model.step += 1  # half of the time between two resets at most

@@ -25,6 +25,10 @@ from vlmgs_ns.densify.scores import Scores
 Params = Any  # dict or ParameterDict of name → Parameter, as gsplat's strategies take it
 Scorer = Callable[[], Scores]
 
+RECOVERY = 300
+"""Steps after a reset in which opacities say little and renders are dim: Adam raises a logit by at most its learning rate a step,
+which at 0.025 takes 240 steps from 0.01 to 0.8."""
+
 
 @dataclass
 class Densification:
@@ -40,6 +44,8 @@ class Densification:
     """Pruned because guidance judged them false."""
     refused: int = 0
     """Candidates that the budget turned away."""
+    relocated: int = 0
+    """Removed at the budget, so that candidates could be cloned and split in their places."""
     count: int = 0
     """Gaussians afterwards."""
 
@@ -86,6 +92,8 @@ class FastGSStrategy(DefaultStrategy):
     """The count never grows beyond this; a start with more is cut to it, by opacity, at the first round."""
     max_new_per_round: int = 1 << 30
     """The most Gaussians that one round adds."""
+    relocation: float = 0.3
+    """At the budget, the share of the Gaussians, the most transparent, that one round removes to make room for births."""
     min_gaussians: int = 64
     """Pruning leaves at least this many, and at least half of what there is."""
     focus_strength: float = 3.0
@@ -160,6 +168,11 @@ class FastGSStrategy(DefaultStrategy):
         """Not at the start, and not so late that opacities could not recover while Gaussians are still born."""
         return step > 0 and step % self.reset_every == 0 and step + self.reset_every <= self.refine_stop_iter
 
+    def recovering(self, step: int) -> bool:
+        """Return whether opacities were reset within the last `RECOVERY` steps, or within half of the time between two resets."""
+        since = (step - 1) % self.reset_every + 1  # a reset of this very step is yet to come
+        return self._is_reset(step - since) and since <= min(RECOVERY, self.reset_every // 2)
+
     def _is_final_round(self, step: int) -> bool:
         since = step - self.refine_stop_iter
         return self.final_prune_every > 0 and since > 0 and since % self.final_prune_every == 0
@@ -211,7 +224,31 @@ class FastGSStrategy(DefaultStrategy):
     ) -> None:
         small, large, priority = self._candidates(params, state, has_scores)
         places = min(self.max_new_per_round, self.max_gaussians - len(small))
+        if not self.recovering(report.step):
+            superfluous = self._superfluous(params, state, small | large, places, report.step)
+            report.relocated = int(superfluous.sum())
+            if report.relocated:
+                remove(params, optimizers, state, superfluous)
+                small, large, priority = small[~superfluous], large[~superfluous], priority[~superfluous]
+                places += report.relocated
         self.grow(params, optimizers, state, small, large, priority, places, report)
+
+    def _superfluous(
+        self,
+        params: Params,
+        state: dict[str, Any],
+        wanted: Tensor,  # [N] bool
+        places: int,
+        step: int,
+    ) -> Tensor:  # [N] bool
+        """Return the most transparent Gaussians, as many as there are candidates for births without a place, within a share.
+
+        3DGS-MCMC (arXiv 2404.09591, section 3.3) relocates dead Gaussians to live ones; here those of least opacity go to where
+        several views agree that detail is missing. The count stays.
+        """
+        short = min(int(wanted.sum()), self.max_new_per_round) - max(places, 0)
+        free = ~wanted & (state["protected_until"] <= step)
+        return keep_highest(free, -params["opacities"].flatten(), min(short, int(self.relocation * len(free)))) & (short > 0)
 
     def _candidates(self, params: Params, state: dict[str, Any], has_scores: bool) -> tuple[Tensor, Tensor, Tensor]:
         """What FastGS would clone and split, and how urgently. [N] bool, [N] bool, [N]."""

@@ -16,10 +16,6 @@ from vlmgs_ns.method.model import VlmFastGSModel
 from vlmgs_ns.method.training_views import TrainingViews
 from vlmgs_ns.rasterize import composite
 
-RECOVERY = 300
-"""Steps after a reset in which renders are dim: Adam raises a logit by at most its learning rate a step, which at 0.025 takes 240
-steps from 0.01 to 0.8."""
-
 
 class GuidedScene:
     """`guidance.training_scene.TrainingScene` over a model in training; one per run."""
@@ -81,10 +77,8 @@ class GuidedScene:
         return self.model.extent()[1]
 
     def recovering(self) -> bool:
-        """Return whether opacities were reset within the last `RECOVERY` steps, or within half of the time between two resets."""
-        strategy, before = self.model.strategy, self.model.step - 1  # a reset of this very step is yet to come
-        since = before % strategy.reset_every + 1
-        return strategy._is_reset(before + 1 - since) and since <= min(RECOVERY, strategy.reset_every // 2)
+        """Return whether renders are dim, as opacities were reset a short while ago."""
+        return self.model.strategy.recovering(self.model.step)
 
     @torch.no_grad()
     def plant(
