@@ -97,6 +97,17 @@ def test_at_the_budget_what_pruning_frees_goes_to_what_is_in_focus() -> None:
     assert born(params, 20) == [18, 19]
 
 
+def test_at_the_budget_what_is_in_focus_keeps_its_place_longer() -> None:
+    """0 to 2 want births, for which 3 to 5 are the faintest; 3 is in focus, and counts as three times as opaque."""
+    strategy, params, optimizers, state = population(
+        [0.5] * 3 + [0.2, 0.25, 0.3, 0.55, 0.65], [SMALL] * 8, max_gaussians=8, relocation=0.4, focus_strength=3.0
+    )
+    state["grad2d"][:3] += 0.001
+    wish(state, [0.0, 0, 0, 1, 0, 0, 0, 0])
+    report = densify(strategy, params, optimizers, state, [9.0] * 8)
+    assert set(range(8)) - {int(x) for x in params["means"][:, 0]} == {4, 5, 6} and report.relocated == 3 == report.cloned
+
+
 def test_a_focus_lasts_and_fades_and_its_children_have_it() -> None:
     strategy, params, optimizers, state = population([0.5] * 4, [SMALL, LARGE] * 2)
     tell_apart(params)

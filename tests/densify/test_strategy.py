@@ -148,7 +148,9 @@ def test_when_a_round_wants_too_much_the_highest_scores_win() -> None:
 def test_at_the_budget_the_most_transparent_make_room_for_births(settings: dict[str, Any], step: int, gone: set[int]) -> None:
     """0, 3 and 9 want to be cloned. Of the rest, 1, 5 and 7 are the faintest, but for 6, which is protected."""
     opacities = [0.1, 0.2, 0.6, 0.7, 0.6, 0.3, 0.15, 0.4, 0.5, 0.7]
-    strategy, params, optimizers, state = population(opacities, [0.0005] * 10, **{"max_gaussians": 10, **settings})
+    strategy, params, optimizers, state = population(
+        opacities, [0.0005] * 10, **{"max_gaussians": 10, "relocation": 0.3, **settings}
+    )
     state["grad2d"][[0, 3, 9]] += 0.001
     state["protected_until"][6] = 1000
     report = densify(strategy, params, optimizers, state, [9.0] * 10, step=step)

@@ -92,12 +92,13 @@ class FastGSStrategy(DefaultStrategy):
     """The count never grows beyond this; a start with more is cut to it, by opacity, at the first round."""
     max_new_per_round: int = 1 << 30
     """The most Gaussians that one round adds."""
-    relocation: float = 0.3
-    """At the budget, the share of the Gaussians, the most transparent, that one round removes to make room for births."""
+    relocation: float = 0.15
+    """At the budget, the share of the Gaussians, the most transparent, that one round removes to make room for births; those in
+    focus count as more opaque."""
     min_gaussians: int = 64
     """Pruning leaves at least this many, and at least half of what there is."""
     focus_strength: float = 3.0
-    """Factor on the priority of a candidate that is wholly in focus."""
+    """Factor on the priority of a candidate that is wholly in focus, and on the opacity by which it keeps its place."""
     focus_background: float = 0.5
     """Share of the births which FastGS would have out of focus that stay there whatever is in focus."""
     history: list[Densification] = field(default_factory=list, repr=False, compare=False)
@@ -248,7 +249,17 @@ class FastGSStrategy(DefaultStrategy):
         """
         short = min(int(wanted.sum()), self.max_new_per_round) - max(places, 0)
         free = ~wanted & (state["protected_until"] <= step)
-        return keep_highest(free, -params["opacities"].flatten(), min(short, int(self.relocation * len(free)))) & (short > 0)
+        worth = self._urged(params["opacities"].flatten().sigmoid(), state)
+        return keep_highest(free, -worth, min(short, int(self.relocation * len(free)))) & (short > 0)
+
+    def _urged(
+        self,
+        values: Tensor,  # [N]
+        state: dict[str, Any],
+    ) -> Tensor:  # [N]
+        """Return values times `focus_strength` where a Gaussian is wholly in focus, by less where less."""
+        focus = wishes.in_force(state)
+        return values if focus is None else values * (1 + (self.focus_strength - 1) * focus.double())
 
     def _candidates(self, params: Params, state: dict[str, Any], has_scores: bool) -> tuple[Tensor, Tensor, Tensor]:
         """What FastGS would clone and split, and how urgently. [N] bool, [N] bool, [N]."""
@@ -298,8 +309,7 @@ class FastGSStrategy(DefaultStrategy):
         if focus is not None:
             outside = wanted & (focus == 0)
             kept = keep_highest(outside, priority, int(self.focus_background * int((chosen & outside).sum())))
-            sooner = priority * (1 + (self.focus_strength - 1) * focus.double())
-            chosen = kept | keep_highest(wanted & ~kept, sooner, places - int(kept.sum()))
+            chosen = kept | keep_highest(wanted & ~kept, self._urged(priority, state), places - int(kept.sum()))
             report.focused = int((chosen & (focus > 0)).sum())
         small, large = small & chosen, large & chosen & ~small
         report.refused = int(wanted.sum() - chosen.sum())

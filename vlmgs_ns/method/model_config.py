@@ -77,7 +77,7 @@ class ModelSettings(SplatfactoModelConfig):
     """The count of Gaussians never grows beyond this, the highest scores win; a start with more is cut at the first round."""
     max_new_per_round: int = 500_000
     """The most Gaussians that one densification adds; the highest scores win."""
-    relocation: float = 0.3
+    relocation: float = 0.15
     """Where max-gaussians leaves no room for births, the share of the Gaussians, the most transparent, that give their places to
     them in one densification; 0: none (FastGS' strategy only)."""
     seeding: Literal["points", "photos", "both"] = "points"
