@@ -129,7 +129,7 @@ fastgs = MethodSpecification(
     config=_method(
         "fastgs",
         20_000,
-        VlmFastGSModelConfig(guidance=GuidanceConfig(enabled=False), semantics=SemanticsConfig(enabled=False)),
+        VlmFastGSModelConfig(seeding="points", guidance=GuidanceConfig(enabled=False), semantics=SemanticsConfig(enabled=False)),
     ),
     description="FastGS alone: multi-view consistent Gaussian splatting, without guidance and semantics.",
 )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +17,14 @@ from nerfstudio.cameras.cameras import Cameras
 from PIL import Image
 from torch import Tensor
 
+import vlmgs_ns.method.pipeline
 from tests.method.test_guided_scene import start
 from vlmgs_ns.config import vlm_fastgs_lite
 from vlmgs_ns.guidance.config import GuidanceConfig
 from vlmgs_ns.method.datamanager import VlmFastGSDatamanager, VlmFastGSDatamanagerConfig
 from vlmgs_ns.method.model import VlmFastGSModel
 from vlmgs_ns.method.photo_seeding import seed_from_photos, seed_photos
+from vlmgs_ns.method.pipeline import VlmFastGSPipeline
 from vlmgs_ns.method.training_views import TrainingViews
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.toy.scene import write_scene
@@ -156,10 +161,39 @@ def test_large_scenes_are_sampled_evenly(views: VlmFastGSDatamanager, monkeypatc
     assert len(found) == 8 and torch.equal(torch.stack([photo.camera_to_world[:3, 3] for photo in found]), places)
 
 
-@pytest.mark.parametrize("seeding", ["points", "photos", "both"])
+@pytest.mark.parametrize(
+    ("seeding", "own_points", "random_init", "seeds"),
+    [
+        ("auto", True, False, False),
+        ("auto", False, False, True),
+        ("auto", True, True, False),
+        ("auto", False, True, False),
+        ("points", False, False, False),
+        ("photos", True, True, True),
+        ("both", True, False, True),
+    ],
+)
+def test_which_starts_are_seeded(
+    monkeypatch: pytest.MonkeyPatch, seeding: str, own_points: bool, random_init: bool, seeds: bool
+) -> None:
+    seeded_ones: list[Any] = []
+    monkeypatch.setattr(vlmgs_ns.method.pipeline, "seed_from_photos", lambda model, views: seeded_ones.append(model))
+    config = SimpleNamespace(seeding=seeding, random_init=random_init)
+    model = SimpleNamespace(config=config, seed_points=(1, 2) if own_points else None, training_views=None)
+    pipeline: Any = SimpleNamespace(model=model)
+    assert VlmFastGSPipeline.seed_from_photos(pipeline) == seeds == (seeded_ones == [model])
+
+
+@pytest.mark.parametrize("seeding", ["points", "photos", "both", "auto"])
 def test_a_run_begins_as_its_settings_say_and_is_not_seeded_again(
     scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], seeding: str
 ) -> None:
+    if seeding == "auto":
+        shutil.copytree(scene, tmp_path / "no points", ignore=shutil.ignore_patterns("colmap"))
+        scene = tmp_path / "no points"
+        transforms = json.loads((scene / "transforms.json").read_text())
+        del transforms["ply_file_path"]
+        (scene / "transforms.json").write_text(json.dumps(transforms))
     config: Any = copy.deepcopy(vlm_fastgs_lite.config)
     config.data = config.pipeline.datamanager.data = scene
     config.pipeline.datamanager.max_image_size = 100
@@ -172,12 +206,14 @@ def test_a_run_begins_as_its_settings_say_and_is_not_seeded_again(
     trainer = config.setup()
     trainer.setup()
     trainer.train()
-    count, points = len(trainer.pipeline.model.means), len(trainer.pipeline.model.seed_points[0])
+    own = trainer.pipeline.model.seed_points
+    count, points = len(trainer.pipeline.model.means), model.num_random if own is None else len(own[0])
+    assert (own is None) == (seeding == "auto")
     message = "Seeding:" in capsys.readouterr().out
     if seeding == "points":
         assert count == points and not message
     else:
-        assert message and 50 < count - (points if seeding == "both" else 0) <= 700
+        assert message and 50 < count - (0 if seeding == "photos" else points) <= 700
     optimized = trainer.optimizers.optimizers["means"].param_groups[0]["params"][0]
     assert optimized is trainer.pipeline.model.gauss_params["means"]
 

@@ -34,6 +34,7 @@ def configure(settings: Mapping[str, Any], data: Path, folder: Path) -> Any:
         datamanager.dataparser = ColmapDataParserConfig(downscale_factor=1)
     elif settings["dataparser"] == "nerfstudio":
         datamanager.dataparser = NerfstudioDataParserConfig(load_3D_points=True)
+    model.seeding = "points"  # a specification says what runs start from
     if settings["start"] != "points":
         # FastGS' sparse start: uniform in ± half the extent, half opaque.
         model.random_init, model.random_scale, model.random_opacity = True, 1.0, 0.5

@@ -80,9 +80,10 @@ class ModelSettings(SplatfactoModelConfig):
     relocation: float = 0.15
     """Where max-gaussians leaves no room for births, the share of the Gaussians, the most transparent, that give their places to
     them in one densification; 0: none (FastGS' strategy only)."""
-    seeding: Literal["points", "photos", "both"] = "points"
-    """What a run starts from: the scene's points, or random ones where it has none; points that are found in the photos where
-    neighbouring ones agree on a depth, and no other; or both."""
+    seeding: Literal["auto", "points", "photos", "both"] = "auto"
+    """What a run starts from. points: the scene's points, or random ones where it has none; photos: points that are found in the
+    photos where neighbouring ones agree on a depth, and no other; both; auto: both where the scene has no points of its own and
+    random_init does not ask for random ones, else points."""
     num_seeds: int = 50_000
     """The most Gaussians that are found in the photos."""
     random_opacity: float = 0.5

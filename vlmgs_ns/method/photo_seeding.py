@@ -23,7 +23,7 @@ FEWEST = 4
 
 
 def seed_from_photos(model: VlmFastGSModel, views: TrainingViews) -> None:
-    """Let a model that is not trained yet begin with Gaussians found in its photos, as its settings ask.
+    """Let a model that is not trained yet begin with Gaussians found in its photos; with its other points too, but for `photos`.
 
     Raises:
         InputError: photos agree on hardly a point, and the scene's own are not wanted.

@@ -99,7 +99,8 @@ class VlmFastGSPipeline(VanillaPipeline):
     def seed_from_photos(self) -> bool:
         """Let the model begin with what its photos show, if its settings ask for it; return whether they do."""
         model: Any = self.model
-        if model.config.seeding == "points":
+        seeding, own_points = model.config.seeding, model.seed_points is not None
+        if seeding == "points" or (seeding == "auto" and (own_points or model.config.random_init)):
             return False
         seed_from_photos(model, model.training_views)
         return True
