@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.densify.test_photo_depth import BOARD, FOCAL, HEIGHT, WALL, WIDTH, K, picture, pose
 from vlmgs_ns.densify import depth_maps as module
-from vlmgs_ns.densify.depth_maps import DepthMap, SeedPhoto, depth_maps, neighbours_of
+from vlmgs_ns.densify.depth_maps import PASSES, DepthMap, SeedPhoto, depth_maps, neighbours_of
 
 PLACES = [(0.0, 0.0), (-0.3, 0.0), (0.3, 0.05), (0.0, 0.3), (0.05, -0.3)]
 EXTENT = 1.0
@@ -26,8 +26,9 @@ def truth(found: DepthMap, place: tuple[float, float]) -> Tensor:  # [h, w]
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_wall_and_board_are_found_and_confirmed(count: int) -> None:
-    maps = depth_maps(photos(count), EXTENT)
-    assert len(maps) == count
+    done: list[int] = []
+    maps = depth_maps(photos(count), EXTENT, done.append)
+    assert len(maps) == count and done == list(range(1, PASSES * count + 1))
     for found, place in zip(maps, PLACES, strict=False):
         confirmed = found.support > 0
         error = (found.depth - truth(found, place)).abs() / truth(found, place)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch.nn.functional import interpolate, pad
 
 from vlmgs_ns.densify.photo_depth import GREATEST_COST, PLAIN, Neighbour, best_depth, matching_costs, photo_depth
 from vlmgs_ns.densify.seeding import ray_points
+from vlmgs_ns.system.progress import Report
 
 STEP = 2
 """Pixels between two cells, in both directions; the coarse sweep takes every other cell, in a picture of half the size."""
@@ -28,6 +30,8 @@ SAME = 0.03
 """Depths of two photos agree up to this part of them."""
 IN_FRONT = 0.1
 """An interpolated point that lies nearer to a neighbour than its surface does, by this part, would hide it."""
+PASSES = 3
+"""How often each photo is looked at: swept, checked and filled."""
 BASELINE = 0.05
 """Least distance between two cameras that are compared, in units of the scene's extent: depth needs some."""
 TURN = 2.0
@@ -59,16 +63,27 @@ class DepthMap:
 def depth_maps(
     photos: Sequence[SeedPhoto],
     extent: float,
+    progress: Report = lambda done, note="": None,
 ) -> list[DepthMap]:
-    """Depth of each photo that at least one neighbour (two, where there are three) confirms, plain areas filled."""
+    """Depth of each photo that at least one neighbour (two, where there are three) confirms, plain areas filled.
+
+    Args:
+        progress: called `PASSES` times for each photo.
+    """
+    done = count(1)
+
+    def looked_at(known: DepthMap) -> DepthMap:
+        progress(next(done))
+        return known
+
     near = neighbours_of(photos, extent)
     small = [_halved(photo) for photo in photos]
     swept = [
-        _sweep(photo, [photos[k] for k in others], half, [small[k] for k in others], extent)
+        looked_at(_sweep(photo, [photos[k] for k in others], half, [small[k] for k in others], extent))
         for photo, half, others in zip(photos, small, near, strict=True)
     ]
-    confirmed = [_confirmed(k, photos, swept, others) for k, others in enumerate(near)]
-    return [_filled(k, photos, confirmed, others) for k, others in enumerate(near)]
+    confirmed = [looked_at(_confirmed(k, photos, swept, others)) for k, others in enumerate(near)]
+    return [looked_at(_filled(k, photos, confirmed, others)) for k, others in enumerate(near)]
 
 
 def neighbours_of(

@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool2d
 
 from vlmgs_ns.densify.depth_maps import STEP, DepthMap, SeedPhoto, depth_maps
 from vlmgs_ns.densify.seeding import Seeds, ray_points
+from vlmgs_ns.system.progress import Report
 
 DETAIL, PLAINEST = 0.03, 4.0
 """Contrast of a patch from which on a point stands for one cell alone, and for how many cells' widths it may stand at most."""
@@ -30,14 +31,16 @@ def seeds_from_photos(
     photos: Sequence[SeedPhoto],
     extent: float,
     count: int,
+    progress: Report = lambda done, note="": None,
 ) -> Seeds:
     """At most `count` Gaussians on the surfaces on which photos agree, coloured by the photo.
 
     Args:
         photos: of one scene, at the size at which they are compared.
         extent: of the scene, world units: decides the range of depths.
+        progress: called `depth_maps.PASSES` times for each photo.
     """
-    parts = [_points(photo, known) for photo, known in zip(photos, depth_maps(photos, extent), strict=True)]
+    parts = [_points(photo, known) for photo, known in zip(photos, depth_maps(photos, extent, progress), strict=True)]
     means, colours, widths, support = (torch.cat(values) for values in zip(*parts, strict=True))
     chosen, factor = _thinned(means, widths, support, count)
     sizes = SPREAD * factor * widths[chosen]

@@ -7,12 +7,13 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from vlmgs_ns.densify.depth_maps import SeedPhoto
+from vlmgs_ns.densify.depth_maps import PASSES, SeedPhoto
 from vlmgs_ns.densify.photo_seeds import seeds_from_photos
 from vlmgs_ns.method.guided_scene import GuidedScene
 from vlmgs_ns.method.model import VlmFastGSModel
 from vlmgs_ns.method.training_views import TrainingViews
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import bar
 
 PICTURE_SIZE = 300
 """Longer side of photos as they are compared, in pixels."""
@@ -30,7 +31,10 @@ def seed_from_photos(model: VlmFastGSModel, views: TrainingViews) -> None:
     """
     photos, device = seed_photos(model, views), model.device
     extent, wanted = model.extent()[1], model.config.num_seeds
-    seeds = seeds_from_photos(photos, extent, wanted) if len(photos) > 1 else None
+    seeds = None
+    if len(photos) > 1:
+        with bar("Seeding from photos", PASSES * len(photos)) as progress:
+            seeds = seeds_from_photos(photos, extent, wanted, progress)
     if seeds is not None and len(seeds.means) >= FEWEST:
         model.begin_with(seeds, alone=model.config.seeding == "photos")
         model.to(device)
