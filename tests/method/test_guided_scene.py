@@ -38,13 +38,18 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def views(scene: Path) -> VlmFastGSDatamanager:
+def views_of(scene: Path) -> VlmFastGSDatamanager:
+    """The lite method's view of a scene's photos."""
     config = copy.deepcopy(vlm_fastgs_lite.config.pipeline.datamanager)
     assert isinstance(config, VlmFastGSDatamanagerConfig)
     config.data = scene
     manager: VlmFastGSDatamanager = config.setup(device="cpu", test_mode="val")
     return manager
+
+
+@pytest.fixture(scope="module")
+def views(scene: Path) -> VlmFastGSDatamanager:
+    return views_of(scene)
 
 
 def guided(phase: Phase | None, **settings: Any) -> GuidanceConfig:

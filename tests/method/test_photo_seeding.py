@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 import vlmgs_ns.method.pipeline
-from tests.method.test_guided_scene import start
+from tests.method.test_guided_scene import start, views_of
 from vlmgs_ns.config import vlm_fastgs_lite
 from vlmgs_ns.guidance.config import GuidanceConfig
-from vlmgs_ns.method.datamanager import VlmFastGSDatamanager, VlmFastGSDatamanagerConfig
+from vlmgs_ns.method.datamanager import VlmFastGSDatamanager
 from vlmgs_ns.method.model import VlmFastGSModel
 from vlmgs_ns.method.photo_seeding import seed_from_photos, seed_photos
 from vlmgs_ns.method.pipeline import VlmFastGSPipeline
@@ -41,11 +41,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def views(scene: Path) -> VlmFastGSDatamanager:
-    config = copy.deepcopy(vlm_fastgs_lite.config.pipeline.datamanager)
-    assert isinstance(config, VlmFastGSDatamanagerConfig)
-    config.data = scene
-    manager: VlmFastGSDatamanager = config.setup(device="cpu", test_mode="val")
-    return manager
+    return views_of(scene)
 
 
 class Changed:
