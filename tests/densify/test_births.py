@@ -103,7 +103,7 @@ def test_children_are_near_and_smaller_and_all_others_stay() -> None:
 
 
 def test_what_is_vast_is_scattered_as_gsplat_does() -> None:
-    """Of 2,000 halves of Gaussians of one size, just below the bound and above it; in units of their standard deviation."""
+    """How 2,000 children of Gaussians of one size move, just below the bound and above it, in standard deviations."""
     for factor, scattered in ((0.99, False), (1.01, True)):
         extent, size = 3.0, VAST * 3.0 * factor
         _, params, optimizers, state = population([0.5] * 1000, [size] * 1000)
