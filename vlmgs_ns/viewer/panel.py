@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -278,7 +278,8 @@ class Panel(Buttons, ViewerControl):
         """Wait for the semantic stage, which comes after the last iteration and sends no event."""
         while not can_search(self._scene):
             time.sleep(POLL_EVERY)
-        self.act(self._announce_search)
+        with suppress(RuntimeError):  # the process ends, and takes no more work
+            self.act(self._announce_search)
 
     def _announce_search(self) -> str:
         self._fill_fields()
