@@ -20,7 +20,7 @@ from vlmgs_ns.method.pipeline import VlmFastGSPipelineConfig
 from vlmgs_ns.method.trainer import VlmFastGSTrainerConfig
 from vlmgs_ns.system.schedules import resolve
 
-NAMES = ("vlm-fastgs", "vlm-fastgs-big", "vlm-fastgs-lite", "fastgs")
+NAMES = ("vlm-fastgs", "vlm-fastgs-big", "vlm-fastgs-cpu", "vlm-fastgs-lite", "fastgs")
 CONFIGS = (
     *(VlmFastGSTrainerConfig, VlmFastGSPipelineConfig, VlmFastGSDatamanagerConfig, VlmFastGSModelConfig),
     *(AdamConfig, DecayConfig),

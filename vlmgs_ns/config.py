@@ -1,4 +1,4 @@
-"""The methods that ``ns-train`` offers: vlm-fastgs, vlm-fastgs-big, vlm-fastgs-lite and fastgs.
+"""The methods that ``ns-train`` offers: vlm-fastgs, vlm-fastgs-big, vlm-fastgs-cpu, vlm-fastgs-lite and fastgs.
 
 Every nerfstudio command imports this module, for every method: it stays light. numba, transformers, open_clip and open3d are
 imported by what uses them, when it does.
@@ -94,28 +94,29 @@ vlm_fastgs_big = MethodSpecification(
     config=_method("vlm-fastgs-big", 20_000, VlmFastGSModelConfig(refine_every=0.005, reset_alpha_every=30)),
     description="vlm-fastgs with more Gaussians: densifies five times as often.",
 )
+# Cameras rarely see only what lies between them: random points reach three times as far, and start faint. In so few iterations
+# opacities would not recover from a reset: instead, what is faint goes. Twice the importance: fewer Gaussians.
+_SHORT = VlmFastGSModelConfig(
+    num_random=10_000,
+    num_seeds=20_000,
+    random_scale=3.0,
+    random_opacity=0.1,
+    num_downscales=1,
+    reset_alpha_every=1000,
+    cull_alpha_thresh=0.1,
+    # What is smaller than half of the extent stays, however large on a screen: such Gaussians are walls and tables.
+    cull_scale_thresh=0.5,
+    stop_screen_size_at=0,
+    importance_thresh=10.0,
+    # Phase 3 made no difference to held-out photos in so short a run (configs/guidance.yaml).
+    guidance=GuidanceConfig(seeds=500, novel=replace(NOVEL, enabled=False)),
+    semantics=LITE_SEMANTICS,
+)
 vlm_fastgs_lite = MethodSpecification(
     config=_method(
         "vlm-fastgs-lite",
         1_500,
-        # Cameras rarely see only what lies between them: random points reach three times as far, and start faint. In so few
-        # iterations opacities would not recover from a reset: instead, what is faint goes. Twice the importance: fewer Gaussians.
-        VlmFastGSModelConfig(
-            num_random=10_000,
-            num_seeds=20_000,
-            random_scale=3.0,
-            random_opacity=0.1,
-            num_downscales=1,
-            reset_alpha_every=1000,
-            cull_alpha_thresh=0.1,
-            # What is smaller than half of the extent stays, however large on a screen: such Gaussians are walls and tables.
-            cull_scale_thresh=0.5,
-            stop_screen_size_at=0,
-            importance_thresh=10.0,
-            # Phase 3 made no difference to held-out photos in so short a run (configs/guidance.yaml).
-            guidance=GuidanceConfig(seeds=500, novel=replace(NOVEL, enabled=False)),
-            semantics=LITE_SEMANTICS,
-        ),
+        _SHORT,
         max_image_size=300,
         steps_per_save=500,
         steps_per_eval_image=250,
@@ -123,7 +124,20 @@ vlm_fastgs_lite = MethodSpecification(
         lr={"means": 1.2e-3, "features_dc": 0.005, "opacities": 0.05, "scales": 0.02},
         lazy_updates=False,  # fused on a CPU, updates take a twentieth of a step
     ),
-    description="vlm-fastgs scaled to a laptop's CPU: 1,500 iterations on photos of at most 300 pixels.",
+    description="vlm-fastgs in minutes on a CPU: 1,500 iterations on photos of at most 300 pixels.",
+)
+vlm_fastgs_cpu = MethodSpecification(
+    config=_method(
+        "vlm-fastgs-cpu",
+        5_000,
+        replace(_SHORT, num_seeds=50_000, num_downscales=2, resolution_schedule=0.2, max_gaussians=200_000),
+        max_image_size=800,
+        steps_per_save=500,
+        steps_per_eval_image=250,
+        lr={"means": 6e-4, "features_dc": 0.005, "opacities": 0.05, "scales": 0.01},
+        lazy_updates=False,
+    ),
+    description="vlm-fastgs on a laptop's CPU, in the time of a coffee: 5,000 iterations on photos of at most 800 pixels.",
 )
 fastgs = MethodSpecification(
     config=_method(

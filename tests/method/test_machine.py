@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlmgs_ns.method.machine import announce, check_device, choose_cache, default_device, describe, gsplat_kernels
+from vlmgs_ns.method.machine import announce, check_device, choose_cache, default_device, describe, gsplat_kernels, hint_for_cpu
 from vlmgs_ns.rasterize.threads import get_num_threads
 from vlmgs_ns.system.errors import InputError
 
@@ -57,3 +57,12 @@ def test_the_choice_is_printed_and_stored(tmp_path: Path, capsys: pytest.Capture
     assert stored["guidance"] == "Guidance: nobody, for a test"
     shown = capsys.readouterr().out
     assert "Machine: cpu" in shown and "Guidance: nobody" in shown
+
+
+@pytest.mark.parametrize(
+    ("device", "iterations", "size", "hinted"),
+    [("cpu", 20_000, 1600, True), ("cuda:0", 20_000, 1600, False), ("cpu", 5_000, 800, False), ("cpu", 1_500, 300, False)],
+)
+def test_a_run_made_for_a_gpu_names_the_methods_for_a_cpu(device: str, iterations: int, size: int, hinted: bool) -> None:
+    hint = hint_for_cpu(device, iterations, size)
+    assert ("vlm-fastgs-cpu" in hint and "vlm-fastgs-lite" in hint and f"{iterations:,}" in hint) is hinted

@@ -142,7 +142,7 @@ class SceneSpec(StrictModel):
 class MethodSpec(StrictModel):
     """One method: a method of ns-train with overrides."""
 
-    base: Literal["vlm-fastgs", "vlm-fastgs-big", "vlm-fastgs-lite", "fastgs"]
+    base: Literal["vlm-fastgs", "vlm-fastgs-big", "vlm-fastgs-cpu", "vlm-fastgs-lite", "fastgs"]
     overrides: Overrides = Field(default_factory=dict)
     marks: Marks = "none"
     """What the user marks: boxes around the scene's `object`; as controls, those of other photos, or boxes of their size

@@ -21,7 +21,7 @@ class Features:
 
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
     """Folder of the scene, as given to ns-train --data."""
-    method: Literal["vlm-fastgs", "vlm-fastgs-big", "vlm-fastgs-lite"] = "vlm-fastgs"
+    method: Literal["vlm-fastgs", "vlm-fastgs-big", "vlm-fastgs-cpu", "vlm-fastgs-lite"] = "vlm-fastgs"
     """The method that will be trained: maps are of photos at its size, by its encoders."""
     max_image_size: int | None = None
     """Longest side of a photo in pixels, as --pipeline.datamanager.max-image-size; by default the method's."""

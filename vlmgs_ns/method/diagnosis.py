@@ -73,7 +73,7 @@ def diagnose() -> Diagnosis:
         Finding("memory", _free_memory(), "photos and Gaussians"),
         Finding("disk", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB free", "runs"),
     ]  # fmt: skip
-    method = "vlm-fastgs" if on_cuda else "vlm-fastgs-lite"
+    method = "vlm-fastgs" if on_cuda else "vlm-fastgs-cpu (vlm-fastgs-lite for a first look)"
     rasteriser = "gsplat's CUDA kernels" if on_cuda else "numba kernels on the CPU"
     choices = [
         f"Training: ns-train {method}, {rasteriser}",

@@ -126,6 +126,8 @@ class VlmFastGSTrainer(Trainer):
         place = self.pipeline.datamanager.cache_place()  # type: ignore[attr-defined, operator]
         if self.local_rank == 0:
             machine.announce(machine.describe(self.device, place, self.pipeline.guidance), self.base_dir)  # type: ignore[arg-type]
+            if hint := machine.hint_for_cpu(self.device, model.run_length, self.config.pipeline.datamanager.max_image_size):  # type: ignore[attr-defined]
+                say(hint, "yellow")
             if self.pipeline.encoders is not None:
                 say(str(self.pipeline.encoders.message))  # type: ignore[union-attr]
 
