@@ -15,7 +15,7 @@ from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from vlmgs_ns.guidance.config import NOVEL, GuidanceConfig
+from vlmgs_ns.guidance.config import GuidanceConfig
 from vlmgs_ns.method.checkpoint import register_safe_globals
 from vlmgs_ns.method.datamanager import VlmFastGSDatamanagerConfig
 from vlmgs_ns.method.machine import default_device
@@ -108,8 +108,7 @@ _SHORT = VlmFastGSModelConfig(
     cull_scale_thresh=0.5,
     stop_screen_size_at=0,
     importance_thresh=10.0,
-    # Phase 3 made no difference to held-out photos in so short a run (configs/guidance.yaml).
-    guidance=GuidanceConfig(seeds=500, novel=replace(NOVEL, enabled=False)),
+    guidance=GuidanceConfig(seeds=500),
     semantics=LITE_SEMANTICS,
 )
 vlm_fastgs_lite = MethodSpecification(

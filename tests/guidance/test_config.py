@@ -16,8 +16,16 @@ def due_steps(config: GuidanceConfig, length: int) -> dict[str, list[int]]:
     return steps
 
 
-def test_the_default_is_the_table_of_the_method() -> None:
-    config = resolve(GuidanceConfig(), 20_000)
+def all_phases() -> GuidanceConfig:
+    """Return the default with phase 3, which is off by default."""
+    config = GuidanceConfig()
+    config.novel.enabled = True
+    return config
+
+
+def test_the_schedule_is_the_table_of_the_method() -> None:
+    assert "novel" not in due_steps(resolve(GuidanceConfig(), 20_000), 20_000)
+    config = resolve(all_phases(), 20_000)
     assert due_steps(config, 20_000) == {
         "detail": [500, 2000, 3500, 5000, 6500],
         "background": [8000, 10_000, 12_000],
@@ -38,7 +46,7 @@ def test_a_model_is_asked_for_words_only_where_there_are_some() -> None:
 
 
 def test_a_short_run_has_every_phase_too() -> None:
-    assert due_steps(resolve(GuidanceConfig(), 200), 200) == {
+    assert due_steps(resolve(all_phases(), 200), 200) == {
         "detail": [5, 20, 35, 50, 65], "background": [80, 100, 120], "novel": [140, 160],
     }  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -39,10 +39,6 @@ class PhaseSchedule:
         return self.enabled and self.views > 0 and since >= 0 and step < int(self.end) and since % max(1, int(self.every)) == 0
 
 
-NOVEL = PhaseSchedule(start=0.7, end=0.9, every=0.1, max_points=2000)
-"""Phase 3 as the method has it."""
-
-
 @dataclass
 class GuidanceConfig(BackendSettings):
     """Three phases of questions about renders, and what their answers may do (VLM-Instruct-FastGS)."""
@@ -53,8 +49,11 @@ class GuidanceConfig(BackendSettings):
     """Phase 1: regions that begin to show detail; random photos' views."""
     background: PhaseSchedule = field(default_factory=lambda: PhaseSchedule(start=0.4, end=0.7, every=0.1, max_points=8000))
     """Phase 2: everything but the main subject; photos' views at even distances."""
-    novel: PhaseSchedule = field(default_factory=lambda: replace(NOVEL))
-    """Phase 3: what looks wrong from viewpoints of which there is no photo."""
+    novel: PhaseSchedule = field(
+        default_factory=lambda: PhaseSchedule(enabled=False, start=0.7, end=0.9, every=0.1, max_points=2000)
+    )
+    """Phase 3: what looks wrong from viewpoints of which there is no photo. Off: it made no difference to held-out views, an arc
+    without photos included (configs/guidance.yaml)."""
     compare: PhaseSchedule = field(default_factory=lambda: PhaseSchedule(enabled=False, start=0.1, end=0.9, every=0.05))
     """Targeted optimisation: where render and photo differ most the loss counts more until the next comparison of the view."""
     instruct: str = ""
