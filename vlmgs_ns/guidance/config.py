@@ -78,7 +78,7 @@ class GuidanceConfig(BackendSettings):
     the user marked is given as many in all."""
     blocking: bool = False
     """Wait for each answer, so that runs repeat exactly; else training goes on and the answer is used when it is there. The
-    residual backend is always waited for."""
+    residual backend and the embedded model are always waited for."""
     picture_size: int = 640
     """Longer side, in pixels, of the renders that are looked at, and in which regions are traced back to Gaussians; for a model
     at most max_image_size."""

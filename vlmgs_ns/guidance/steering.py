@@ -35,9 +35,6 @@ from vlmgs_ns.guidance.training_scene import TrainingScene, Viewpoint
 PATIENCE = 1.0
 """Seconds that the end of a run waits for a round that is still out."""
 
-RESIDUAL = "residual"
-"""The backend that is always waited for: its answers take milliseconds, and so runs without a model repeat exactly."""
-
 
 @dataclass
 class Settling:
@@ -103,7 +100,7 @@ class Steering:
                 warnings.warn(f"guidance: the {phase} round of step {step} is left out, the one before still runs", stacklevel=2)
                 continue
             self._begin(phase, step, scene)
-            if self.config.blocking or self.worker.backend.name == RESIDUAL:
+            if self.config.blocking or self.worker.backend.quick:
                 self._use(self.worker.collect(wait=None), scene, state)
         over = self._paused or step >= self.config.last_step()
         if over and not self.worker.busy and not self._released:

@@ -14,7 +14,6 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 
 from vlmgs_ns.guidance.backends.choose import make_backend
 from vlmgs_ns.guidance.question import Backend
-from vlmgs_ns.guidance.steering import RESIDUAL
 from vlmgs_ns.method import checkpoint, machine
 from vlmgs_ns.method.datamanager import VlmFastGSDatamanagerConfig
 from vlmgs_ns.method.guided_scene import GuidedScene
@@ -77,9 +76,9 @@ class VlmFastGSPipeline(VanillaPipeline):
                 "--pipeline.model.densification fastgs, or leave out --pipeline.model.guidance.instruct and its like"
             )
         if guided:
-            backend, self.guidance = make_backend(settings)
+            backend, self.guidance = make_backend(settings, Path(self.datamanager.config.dataparser.data))
             backend.check()
-            if settings.instruct.strip() and backend.name == RESIDUAL:
+            if settings.instruct.strip() and backend.needs_evidence:
                 raise InputError(
                     f"finding {settings.instruct!r} in photos takes a vision-language model, which is not here; choose "
                     "one with --pipeline.model.guidance.backend, or mark photos by hand: --pipeline.model.guidance.instruct-boxes"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from vlmgs_ns.guidance.backends.exchange import fault_of
@@ -16,6 +17,7 @@ from vlmgs_ns.guidance.backends.transformers import (
     resolve_device,
 )
 from vlmgs_ns.guidance.question import Backend
+from vlmgs_ns.semantics.embedded import EMBEDDED, things_in
 from vlmgs_ns.system.errors import InputError
 
 
@@ -26,9 +28,9 @@ class BackendSettings:
     backend: Literal["auto", "residual", "transformers", "openai"] = "auto"
     """residual: no model, regions from what training knows; transformers: a model on this machine; openai: a server that speaks
     OpenAI's interface (vLLM, Ollama, hosted), which is sent the renders; auto: transformers where there is CUDA and the model's
-    weights are on this machine, else residual"""
+    weights are on this machine, else the embedded tiny Qwen3-VL for the embedded scenes, which it knows alone, else residual"""
     model: str = DEFAULT_MODEL
-    """transformers: the model's name on the Hugging Face hub, or a folder"""
+    """transformers: the model's name on the Hugging Face hub, a folder, or embedded: the tiny one of the package"""
     device: str = "auto"
     """transformers: a torch device; auto: CUDA where there is one, else the CPU"""
     dtype: Dtype = "auto"
@@ -64,10 +66,10 @@ class BackendSettings:
             raise InputError(fault)
 
 
-def make_backend(settings: BackendSettings) -> tuple[Backend, str]:
+def make_backend(settings: BackendSettings, scene: Path | None = None) -> tuple[Backend, str]:
     """Return the backend for ``settings`` and a sentence for the user that names it and the reason.
 
-    Loads no model and uses no network; the backend's ``check`` has not been called.
+    Loads no model and uses no network; the backend's ``check`` has not been called. ``scene`` is the folder of the data.
 
     Raises:
         InputError: a setting that is out of its range.
@@ -80,15 +82,19 @@ def make_backend(settings: BackendSettings) -> tuple[Backend, str]:
     if settings.backend == "residual":
         return _residual(), "Guidance: residual, without a model, as configured"
     device = resolve_device(settings.device)
+    fault = missing_weights(settings.model)
+    if device.startswith("cuda") and not fault:
+        return _transformers(settings), f"Guidance: {settings.model} on {device}: its weights are on this machine"
+    if scene is not None and things_in(scene):
+        sentence = f"Guidance: the embedded tiny Qwen3-VL on {device}, which knows the embedded scenes and no other"
+        return _transformers(replace(settings, model=EMBEDDED)), sentence
     if not device.startswith("cuda"):
         # Billions of multiplications per token would compete with training for the cores.
         reason = (
             f"on {device} a model would hold up training; --pipeline.model.guidance.backend transformers uses one all the same"
         )
         return _residual(), f"Guidance: residual, without a model: {reason}"
-    if fault := missing_weights(settings.model):
-        return _residual(), f"Guidance: residual, without a model: {fault}"
-    return _transformers(settings), f"Guidance: {settings.model} on {device}: its weights are on this machine"
+    return _residual(), f"Guidance: residual, without a model: {fault}"
 
 
 def _check(settings: BackendSettings) -> None:
