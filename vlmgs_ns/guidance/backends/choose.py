@@ -82,13 +82,14 @@ def make_backend(settings: BackendSettings, scene: Path | None = None) -> tuple[
     if settings.backend == "residual":
         return _residual(), "Guidance: residual, without a model, as configured"
     device = resolve_device(settings.device)
-    fault = missing_weights(settings.model)
-    if device.startswith("cuda") and not fault:
+    on_cuda = device.startswith("cuda")
+    fault = missing_weights(settings.model) if on_cuda else None
+    if on_cuda and not fault:
         return _transformers(settings), f"Guidance: {settings.model} on {device}: its weights are on this machine"
     if scene is not None and things_in(scene):
         sentence = f"Guidance: the embedded tiny Qwen3-VL on {device}, which knows the embedded scenes and no other"
         return _transformers(replace(settings, model=EMBEDDED)), sentence
-    if not device.startswith("cuda"):
+    if not on_cuda:
         # Billions of multiplications per token would compete with training for the cores.
         reason = (
             f"on {device} a model would hold up training; --pipeline.model.guidance.backend transformers uses one all the same"
