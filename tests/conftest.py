@@ -24,10 +24,10 @@ for name, value in ENVIRONMENT.items():
 
 LONG_FILES = (
     "tests/bench/test_ray.py",
-    "tests/commands/test_features.py",
-    "tests/nerfstudio/test_train.py",
     "tests/bench/test_bench.py",
     "tests/commands/test_demo.py",
+    "tests/commands/test_features.py",
+    "tests/nerfstudio/test_train.py",
     "tests/nerfstudio/test_commands.py",
     "tests/pages/test_report.py",
     "tests/nerfstudio/test_semantics.py",
@@ -49,9 +49,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """Console scripts in forks; at the end of the session, none may have tried the network."""
-    server = ForkServer(tmp_path_factory.mktemp("fork_server"))
+def fork_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[ForkServer]:
+    """Console scripts in forks of one server for all workers; at the end of the session, none may have tried the network."""
+    folder = tmp_path_factory.getbasetemp()
+    server = ForkServer((folder.parent if hasattr(pytestconfig, "workerinput") else folder) / "fork_server")
     yield server
     server.close()
     attempts = server.network_log.read_text(encoding="utf-8") if server.network_log.exists() else ""

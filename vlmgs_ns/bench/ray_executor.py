@@ -85,10 +85,14 @@ class RayExecutor:
         """Leave the cluster; one that was started here ends."""
         self._ray.shutdown()
 
-    def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
+    def execute(
+        self, function: Function, items: Sequence[Any], progress: Progress, *, alone: bool = True
+    ) -> Iterator[tuple[int, Outcome]]:
         """Yield index and outcome of each item, as they end. No progress is reported in between."""
-        # A process for each task, as on one machine: libraries keep state, and peak memory is that of a process.
-        task = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=RETRIES, max_calls=1)(_task)
+        # Alone as on one machine: libraries keep state, and peak memory is that of a process. Together, tasks import once; but a
+        # process that has used a GPU keeps memory of it.
+        calls = 1 if alone or self._gpus else 0  # 0: any number
+        task = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=RETRIES, max_calls=calls)(_task)
         waiting = {task.remote(function, item): index for index, item in enumerate(items)}
         try:
             while waiting:
