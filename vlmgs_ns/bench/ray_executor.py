@@ -46,16 +46,10 @@ class RayExecutor:
         except ImportError:
             raise InputError('--executor ray: Ray is not installed; pip install "vlmgs-ns[cluster]"') from None
         self._ray, self._address = ray, address
-        try:
-            if address is None:
-                self._start(workers)
-            else:
-                _knock(address)
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"--address {address}: no Ray cluster answers ({_first(error)}); start one with ray start --head, or leave it out"
-            ) from None
+        if address is None:
+            self._start(workers)
+        else:
+            self._join(address)
         self._gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
 
     def _start(self, workers: int) -> None:
@@ -74,6 +68,16 @@ class RayExecutor:
                         f"Ray could not be started on this machine ({_first(error)}); use --executor local, or try again when "
                         "it has less to do"
                     ) from None
+
+    def _join(self, address: str) -> None:
+        """Join a cluster that exists."""
+        try:
+            _knock(address)
+            self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"--address {address}: no Ray cluster answers ({_first(error)}); start one with ray start --head, or leave it out"
+            ) from None
 
     def describe(self) -> str:
         """Return one line that says where."""
