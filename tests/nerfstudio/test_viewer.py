@@ -22,12 +22,6 @@ FLAGS = (
     *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
 )
 
-FEW_FRAMES = """
-window.requestAnimationFrame = callback => setTimeout(() => callback(performance.now()), 125);
-window.cancelAnimationFrame = clearTimeout;
-"""
-"""The page draws its scene all the time, here without a GPU: eight times a second instead of sixty leaves the cores to others."""
-
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -44,16 +38,6 @@ def wait_for_port(port: int, process: Any, output: Path, seconds: float = 120) -
                 return
         time.sleep(0.2)
     raise AssertionError(f"no viewer after {seconds} s:\n{output.read_text(errors='replace')}")
-
-
-def open_page(browser: Any, port: int, width: int, height: int) -> Any:
-    """The viewer's page, cut off from the network: it asks for a logo and a visitor counter elsewhere."""
-    page = browser.new_page(viewport={"width": width, "height": height})
-    page.add_init_script(FEW_FRAMES)
-    page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
-    page.goto(f"http://127.0.0.1:{port}")
-    page.wait_for_selector("canvas", timeout=60_000)
-    return page
 
 
 def picture(page: Any) -> np.ndarray:  # [H, W, 3] float
@@ -91,7 +75,11 @@ def test_viewer_shows_the_panel_and_renders_that_follow_the_camera(commands: Com
         wait_for_port(port, process, output)
         with playwright.sync_playwright() as session:
             browser = session.chromium.launch(executable_path=browser_path, args=list(FLAGS))
-            page = open_page(browser, port, 1000, 600)
+            page = browser.new_page(viewport={"width": 1000, "height": 600})
+            # The page asks for a logo and a visitor counter elsewhere; the viewer must do without.
+            page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
+            page.goto(f"http://127.0.0.1:{port}")
+            page.wait_for_selector("canvas", timeout=60_000)
             page.get_by_text("Hide Train Cams").click()  # what is left to see is the render
             page.get_by_text("Find with words").wait_for()
             page.get_by_text("cannot be searched with words yet").wait_for()

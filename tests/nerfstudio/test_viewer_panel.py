@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from plyfile import PlyData
 
-from tests.nerfstudio.test_viewer import BROWSERS, FLAGS, free_port, open_page
+from tests.nerfstudio.test_viewer import BROWSERS, FLAGS, free_port
 from tests.words.trained import NEGATIVES
 from vlmgs_ns.config import vlm_fastgs_lite
 from vlmgs_ns.guidance.backends.residual import ResidualBackend
@@ -156,7 +156,10 @@ def opened(room: tuple[Any, Path, torch.Tensor]) -> Iterator[tuple[Page, Any]]:
     try:
         with playwright.sync_playwright() as session:
             browser = session.chromium.launch(executable_path=browser_path, args=list(FLAGS))
-            page = open_page(browser, port, 1280, 800)
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
+            page.goto(f"http://127.0.0.1:{port}")
+            page.wait_for_selector("canvas", timeout=60_000)
             end = time.monotonic() + 120
             while not viewer.viser_server.get_clients() and time.monotonic() < end:
                 page.wait_for_timeout(100)  # not time.sleep: the page waits for requests that only playwright can turn away
