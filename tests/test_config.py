@@ -45,9 +45,17 @@ def test_methods_are_registered_under_their_names(name: str) -> None:
 
 
 def test_importing_the_methods_is_light() -> None:
-    """Every nerfstudio command pays for this import: none of the heavy libraries may come with it."""
+    """Every nerfstudio command pays for this import: none of the heavy libraries may come with it, nor with the choice of the
+    encoders where there are no weights."""
     heavy = ("transformers", "open_clip", "numba", "open3d", "accelerate", "torchmetrics", "sklearn", "playwright")
-    code = f"import json, sys, vlmgs_ns.config; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    code = f"""
+import json, os, sys
+os.environ["HF_HUB_CACHE"] = os.devnull
+import vlmgs_ns.config
+from vlmgs_ns.semantics.stage import choose_encoders
+assert "embedded" in choose_encoders(vlmgs_ns.config.vlm_fastgs_lite.config.pipeline.model.semantics).message
+print(json.dumps([m for m in {heavy} if m in sys.modules]))
+"""
     assert json.loads(python(code).splitlines()[-1]) == []
 
 

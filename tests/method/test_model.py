@@ -354,11 +354,8 @@ def test_a_round_scores_gaussians_by_the_training_steps_before_it() -> None:
     model.train()
     changed = render.clone()
     changed[:, : WIDTH // 2] = 1.0
-    model.strategy.refine_start_iter, model.strategy.refine_every, model.strategy.score_views = (
-        0,
-        4,
-        3,
-    )  # a round at step 4: scored by the renders of 2, 3 and 4
+    # a round at step 4: scored by the renders of 2, 3 and 4
+    model.strategy.refine_start_iter, model.strategy.refine_every, model.strategy.score_views = 0, 4, 3
 
     def scores(photo: Tensor) -> Scores:
         counted = []

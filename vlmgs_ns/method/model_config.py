@@ -59,7 +59,7 @@ class ModelSettings(SplatfactoModelConfig):
     densify_size_thresh: Amount = 0.001
     """Size, as a fraction of the scene's extent, up to which a Gaussian is small."""
     score_views: Some = 10
-    """K: training views that each round renders to score Gaussians; all of them where there are fewer."""
+    """K: training steps before a round, those since the last one at most, whose renders score Gaussians."""
     score_error_thresh: Fraction = 0.1
     """τ: normalised error from which a pixel asks for help."""
     importance_thresh: Amount = 5.0
