@@ -384,21 +384,14 @@ def gather(  # type: ignore[no-untyped-def]
         S[:] = ZERO
         for k in range(TILE):
             px[k] = F(x0 + k) + HALF
-        top, bottom = rows, 0  # rows in which there is anything to gather; where there is nothing, pixels are closed already
         for r in range(TILE):
             _open_row(S, r)
             if r < rows:
                 for k in range(columns):
-                    empty = True
                     for c in range(D):
                         S[r, 3 + c, k] = maps[camera, y0 + r, x0 + k, c]
-                        empty &= S[r, 3 + c, k] == ZERO
-                    if empty:
-                        S[r, 1, k] = NEVER
-                    else:
-                        top, bottom = min(top, r), r + 1
         i0 = offsets[tile]
-        closed = bottom == 0
+        closed = False
         for i in range(i0, offsets[tile + 1]):
             for c in range(D):
                 rows_out[i, c] = ZERO
@@ -408,7 +401,7 @@ def gather(  # type: ignore[no-untyped-def]
             x, y, a, b, c2 = splats[g, 0], splats[g, 1], splats[g, 2] * HALF, splats[g, 3], splats[g, 4] * HALF
             A[:] = ZERO
             first, last = _rows(splats, g, x0, y0, rows)
-            for r in range(max(first, top), min(last, bottom)):
+            for r in range(first, last):
                 dy = y - (F(y0 + r) + HALF)
                 _weigh_row(S, r, px, w, x, a, b * dy, c2 * dy * dy, splats[g, 5], ZERO)
                 if counting:
