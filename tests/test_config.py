@@ -30,7 +30,8 @@ CONFIGS = (
 HEAVY = ("transformers", "open_clip", "numba", "open3d", "accelerate", "torchmetrics", "sklearn", "playwright")
 """Libraries that a command imports as it needs them."""
 IMPORT = f"""
-import json, sys
+import json, os, sys
+os.environ["HF_HUB_CACHE"] = os.devnull
 import gsplat, gsplat.strategy.default, gsplat.rendering, nerfstudio.engine.trainer, nerfstudio.models.splatfacto
 import nerfstudio.data.datamanagers.full_images_datamanager, nerfstudio.pipelines.base_pipeline, torch.serialization
 
@@ -50,6 +51,8 @@ before = census()
 import vlmgs_ns.config
 after = census()
 changed = ['.'.join(key) for key in before if before[key] != after.get(key)]
+from vlmgs_ns.semantics.stage import choose_encoders
+assert "embedded" in choose_encoders(vlmgs_ns.config.vlm_fastgs_lite.config.pipeline.model.semantics).message
 print(json.dumps({{'changed': changed, 'heavy': [m for m in {HEAVY} if m in sys.modules]}}))
 """
 
@@ -74,7 +77,8 @@ def test_methods_are_registered_under_their_names(name: str) -> None:
 
 
 def test_importing_the_methods_is_light(imported: dict[str, list[str]]) -> None:
-    """Every nerfstudio command pays for this import: none of the heavy libraries may come with it."""
+    """Every nerfstudio command pays for this import: none of the heavy libraries may come with it, nor with the choice of the
+    encoders where there are no weights."""
     assert imported["heavy"] == []
 
 

@@ -80,6 +80,20 @@ def test_nothing_is_planted_while_renders_are_dim(scene: SmallScene, monkeypatch
     assert planted == list(range(6)) and guide.tally.added == 6
 
 
+def test_a_round_renders_each_view_once(scene: SmallScene) -> None:
+    """For the question, for planting and for the focus; a late answer is about what training has made of the view meanwhile."""
+    state: dict[str, Any] = {}
+    guide = Steering(config(("background",), seeds=10), Scripted(says(BALL_BOX)), None, None)
+    guide.step(0, scene, state)
+    assert scene.renders == 6 and len(scene.planted) == 6 and chosen(state).any()
+    guide.config.blocking = False
+    guide.step(10, scene, state)
+    guide.worker._thread.join()
+    scene.renders = 0
+    guide.step(11, scene, state)
+    assert scene.renders == 6 and len(scene.planted) == 12
+
+
 def test_every_step_has_its_own_budget_of_planting(scene: SmallScene) -> None:
     guide = Steering(config(), Scripted(says(BALL_BOX)), None, None)
     for step in range(3):

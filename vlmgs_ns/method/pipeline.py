@@ -24,6 +24,7 @@ from vlmgs_ns.method.photo_views import PhotoViews
 from vlmgs_ns.semantics.cache import default_cache
 from vlmgs_ns.semantics.stage import Encoders, Stage, choose_encoders
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.ranges import check_ranges
 from vlmgs_ns.words.query import parse_prompt
 
 
@@ -54,6 +55,8 @@ class VlmFastGSPipeline(VanillaPipeline):
         local_rank: int = 0,
         grad_scaler: Any = None,
     ) -> None:
+        if test_mode == "val":
+            check_ranges(config.model, "--pipeline.model.")
         machine.share_cores(device)
         # ns-eval, ns-render, ns-export and ns-viewer build the pipeline and then load the newest checkpoint, whatever its state.
         if test_mode != "val" and config.checkpoint_dir is not None:

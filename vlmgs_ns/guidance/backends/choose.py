@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from vlmgs_ns.guidance.backends.transformers import (
 from vlmgs_ns.guidance.question import Backend
 from vlmgs_ns.semantics.embedded import EMBEDDED, things_in
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.ranges import Count, Positive, Some, check_ranges
 
 
 @dataclass
@@ -39,11 +39,11 @@ class BackendSettings:
     """transformers: weights in 4 or 8 bits, for GPUs with little memory; needs bitsandbytes"""
     download: bool = False
     """transformers: fetch the model from the hub if it is not on this machine; auto does not"""
-    max_image_size: int = 640
+    max_image_size: Some = 640
     """transformers, openai: pictures are shrunk to at most this many pixels at their longer side"""
-    max_tokens: int = 512
+    max_tokens: Some = 512
     """transformers, openai: longest reply, in tokens"""
-    batch_size: int = 5
+    batch_size: Some = 5
     """transformers: views the model looks at together; fewer need less memory"""
     base_url: str = "http://127.0.0.1:8000/v1"
     """openai: the server's address, up to and with its /v1"""
@@ -51,11 +51,11 @@ class BackendSettings:
     """openai: the model, as the server calls it; empty: the first that the server lists"""
     key_variable: str = "OPENAI_API_KEY"
     """openai: the environment variable that holds the server's key; it is sent if it is set, and stored nowhere"""
-    timeout: float = 60.0
+    timeout: Positive = 60.0
     """openai: seconds for one request and the whole of its reply, whatever the server does"""
-    retries: int = 3
+    retries: Count = 3
     """openai: how often a request is repeated after an error of the server (HTTP 429, 5xx) or a dropped connection"""
-    parallel: int = 5
+    parallel: Some = 5
     """openai: requests in flight at a time"""
     coordinates: Literal["auto", "thousandths", "pixels"] = "auto"
     """transformers, openai: unit of the coordinates in replies; auto: pixels for Qwen2.5-VL, thousandths for all others"""
@@ -74,7 +74,7 @@ def make_backend(settings: BackendSettings, scene: Path | None = None) -> tuple[
     Raises:
         InputError: a setting that is out of its range.
     """
-    _check(settings)
+    check_ranges(settings, "--pipeline.model.guidance.")
     if settings.backend == "openai":
         return _openai(settings), f"Guidance: renders are sent to {settings.base_url}, as configured"
     if settings.backend == "transformers":
@@ -96,20 +96,6 @@ def make_backend(settings: BackendSettings, scene: Path | None = None) -> tuple[
         )
         return _residual(), f"Guidance: residual, without a model: {reason}"
     return _residual(), f"Guidance: residual, without a model: {fault}"
-
-
-def _check(settings: BackendSettings) -> None:
-    for name in ("max_image_size", "max_tokens", "batch_size", "parallel"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"{_flag(name)} {getattr(settings, name)}: is not positive; give 1 or more")
-    if settings.retries < 0:
-        raise InputError(f"{_flag('retries')} {settings.retries}: is negative; give 0 or more")
-    if not (settings.timeout > 0 and math.isfinite(settings.timeout)):
-        raise InputError(f"{_flag('timeout')} {settings.timeout}: is not a positive number of seconds; give one, such as 60")
-
-
-def _flag(name: str) -> str:
-    return f"--pipeline.model.guidance.{name.replace('_', '-')}"
 
 
 def _residual() -> Backend:
