@@ -25,6 +25,10 @@ class ShownScene(Protocol):
         """The Gaussians before their activation functions. Adding or removing Gaussians replaces the tensors."""
 
     @property
+    def colors(self) -> Tensor:  # [N, 3]
+        """Red, green and blue of the Gaussians as seen from any direction."""
+
+    @property
     def semantics(self) -> SceneSemantics | None:
         """Features of the Gaussians, complete or not; None where there are none."""
 
