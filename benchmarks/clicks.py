@@ -2,8 +2,8 @@
 
     python benchmarks/clicks.py RUN MASKS [--views 6] [--gaussians 1000000]
 
-MASKS holds a picture for each photo: 0 where nothing is labelled, else the number of a thing. In some views each thing of 0.3 % of
-the picture or more is clicked twice: at the point farthest from its outline, and at a place drawn from its inner part. The
+MASKS holds a picture for each photo: 0 where nothing is labelled, else the number of a thing. In some views each thing of 0.3 %
+of the picture or more is clicked twice: at the point farthest from its outline, and at a place drawn from its inner part. The
 silhouette is taken in the view that was clicked. With --gaussians the scene is repeated, jittered, up to that many, for timing.
 """
 

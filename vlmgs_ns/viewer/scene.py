@@ -32,9 +32,8 @@ class ShownScene(Protocol):
     def semantics(self) -> SceneSemantics | None:
         """Features of the Gaussians, complete or not; None where there are none."""
 
-    @property
-    def has_semantic_stage(self) -> bool:
-        """Whether training ends with a stage that makes the scene searchable."""
+    has_semantic_stage: bool
+    """Whether training ends with a stage that makes the scene searchable."""
 
     @property
     def focus(self) -> Tensor | None:  # [N] in [0, 1]
