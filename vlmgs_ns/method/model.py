@@ -98,6 +98,8 @@ class VlmFastGSModel(SearchableModel):
         self.trained_view: tuple[dict[str, Any], dict[str, Any]] | None = None
         """Outputs and batch of the last training step."""
         self.semantics = None
+        self.has_semantic_stage = self.config.semantics.enabled
+        """Whether training ends with a stage that makes the scene searchable."""
         self.prompts = parse_prompt(self.config.prompt)
         self.panel = Panel(self)
 
@@ -214,11 +216,6 @@ class VlmFastGSModel(SearchableModel):
         return outputs if frame is None else frame.shown(outputs, self, camera, inside)
 
     # what the viewer asks
-
-    @property
-    def has_semantic_stage(self) -> bool:
-        """Whether training ends with a stage that makes the scene searchable."""
-        return self.config.semantics.enabled
 
     @property
     def focus(self) -> Tensor | None:  # [N] in [0, 1]

@@ -27,7 +27,8 @@ class SemanticsConfig:
     """Hash grids and heads. The encoders say clip_dim and dino_dim, whatever is given here."""
     clip: str = "auto"
     """The image-text encoder: open_clip's name of an architecture, hf-hub:OWNER/NAME, or a folder. auto: ViT-B-16 where its
-    weights are on this machine, else the embedded tiny CLIP, which knows the embedded scenes only."""
+    weights are on this machine, else the embedded tiny CLIP, which knows the embedded rooms only: on any other scene, without
+    --prompt, the stage is left out. embedded: that one, on any scene."""
     clip_pretrained: str = "laion2b_s34b_b88k"
     """open_clip's tag of the weights, or a file of weights; read for a name of an architecture, and for auto."""
     dino: str = "auto"
