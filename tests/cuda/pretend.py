@@ -246,7 +246,7 @@ def pretend_cuda() -> Iterator[None]:
         "mem_get_info": lambda device=None: (MEMORY, MEMORY), "get_device_name": lambda device=None: "pretend GPU",
         "max_memory_allocated": lambda device=None: 0, "reset_peak_memory_stats": lambda device=None: None,
         "get_rng_state_all": lambda: [torch.get_rng_state()], "set_rng_state_all": lambda states: None,
-        "is_bf16_supported": lambda including_emulation=True: True,
+        "is_bf16_supported": lambda including_emulation=True: True, "is_current_stream_capturing": lambda: False,
     }  # fmt: skip
     with ExitStack() as stack:
         for name, answer in answers.items():
