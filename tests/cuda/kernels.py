@@ -164,7 +164,8 @@ class _Tiles:
 
     def at(self, values: Tensor) -> Tensor:  # [T, 1, L, D]
         """Values [C, N, D] of the splats in the lists."""
-        return torch.where(self.held[..., None], values.reshape(-1, values.shape[-1])[self.splat], 0.0)[:, None]
+        rows = torch.cat([values.reshape(-1, values.shape[-1]), values.new_zeros(1, values.shape[-1])])
+        return rows[torch.where(self.held, self.splat, -1)][:, None]
 
     def picture(self, tiles: Tensor) -> Tensor:
         """[T, P, D] → [C, H, W, D]."""

@@ -1,6 +1,6 @@
 """A CUDA device that is not there: under `pretend_cuda` torch refuses what it refuses where tensors lie on a GPU.
 
-Tensors stay in the memory of the host and are computed there; a label on a tensor's storage says that it lies on the pretend device.
+Tensors stay in the memory of the host and are computed there; a list of storages says which lie on the pretend device.
 Two of torch's modes do the rest. One sees every call from Python: `.device`, `.is_cuda`, `.to`, `device=` and `.numpy()` answer as on
 CUDA. The other sees every operation below, those of the backward pass too: what it makes of labelled tensors is labelled, and an
 operation on both kinds raises, but for what CUDA allows. Threads started meanwhile have both modes as well.
@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -32,16 +33,32 @@ INDEXING = {"index", "_unsafe_index", "index_put", "index_put_", "_index_put_imp
 """Operations whose indices may lie on the CPU where the tensor itself lies on CUDA."""
 
 
+_ON_CUDA: dict[int, StorageWeakRef] = {}
+"""Storages on the pretend device, by address; a weak reference keeps the address from being used again."""
+SWEEP = 100_000
+"""Entries at which those are thrown out whose storage is gone."""
+
+
 def is_labelled(tensor: Tensor) -> bool:
     """Return whether a tensor lies on the pretend device."""
-    return tensor.layout == torch.strided and getattr(tensor.untyped_storage(), "pretend_cuda", False)
+    return tensor.layout == torch.strided and tensor.untyped_storage()._cdata in _ON_CUDA
 
 
 def label(tensor: Tensor, on_cuda: bool = True) -> Tensor:
     """Say where a tensor lies, and with it whatever shares its memory."""
     if tensor.layout == torch.strided:
-        tensor.untyped_storage().pretend_cuda = on_cuda  # type: ignore[attr-defined]
+        mark(tensor.untyped_storage(), on_cuda)
     return tensor
+
+
+def mark(storage: torch.UntypedStorage, on_cuda: bool) -> None:
+    if not on_cuda:
+        _ON_CUDA.pop(storage._cdata, None)
+    elif storage._cdata not in _ON_CUDA:
+        if len(_ON_CUDA) > SWEEP:
+            for address in [address for address, reference in _ON_CUDA.items() if reference.expired()]:
+                del _ON_CUDA[address]
+        _ON_CUDA[storage._cdata] = StorageWeakRef(storage)
 
 
 def tensors_in(values: Any) -> list[Tensor]:
@@ -214,13 +231,13 @@ class _Calls(TorchFunctionMode):
 
 
 def _tag(storage: Any) -> str | None:
-    return "cuda:0" if getattr(getattr(storage, "_untyped_storage", storage), "pretend_cuda", False) else None
+    return "cuda:0" if getattr(storage, "_untyped_storage", storage)._cdata in _ON_CUDA else None
 
 
 def _restore(storage: Any, location: str) -> Any:
     if not location.startswith("cuda"):
         return None
-    getattr(storage, "_untyped_storage", storage).pretend_cuda = True
+    mark(getattr(storage, "_untyped_storage", storage), True)
     return storage
 
 
