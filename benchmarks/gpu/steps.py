@@ -1,7 +1,8 @@
 """The steps of `run.sh`, one process each: `python benchmarks/gpu/steps.py STEP OUT [DATA] [--stand-ins]`.
 
-A step returns figures by name and ends with a file OUT/STEP.json. Its first word tells what it needs: torch and gsplat alone, or
-nerfstudio too. With --stand-ins it runs small on a CUDA device that is not there (`tests.cuda`), which proves the script, no figure.
+A step returns figures by name and ends with a file OUT/STEP.json. The first five need torch and gsplat alone, the others
+nerfstudio too. With --stand-ins it runs small on a CUDA device that is not there (`tests.cuda`), which proves the script, no
+figure.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def lift(args: argparse.Namespace) -> Figures:
 
     scene = random_scene(1, 400, 60, 44, cameras=2, colors=3, size=0.3)
     tensors = [values.detach().to("cuda") for values in scene.tensors()]
-    image, alphas, info = rasterization(*tensors, 60, 44)
+    image, _, info = rasterization(*tensors, 60, 44)
     maps = torch.rand(image.shape, generator=torch.Generator().manual_seed(2)).to("cuda")
     left = (image.double() * maps).sum()
     error = abs(float(left - (tensors[4].double() * lifted(info, maps).double().sum(0)).sum()) / float(left))
@@ -129,10 +130,9 @@ def strategy(args: argparse.Namespace) -> Figures:
         target = rasterization(means, quats, scales, opacities, colors, view, K, width, height)[0][0]
     few = slice(None, None, 4)
     raw = {
-        "means": means[few], "quats": quats[few], "scales": scales[few].log(), "opacities": torch.logit(opacities[few].clamp(0.01, 0.9)),
-        "colors": torch.full_like(colors[few], 0.5),
+        "means": means[few], "quats": quats[few], "scales": scales[few].log(), "colors": torch.full_like(colors[few], 0.5),
+        "opacities": torch.logit(opacities[few, None].clamp(0.01, 0.9)),
     }  # fmt: skip
-    raw["opacities"] = raw["opacities"][:, None]
     params = torch.nn.ParameterDict({name: torch.nn.Parameter(values.clone()) for name, values in raw.items()})
     optimizers = {name: torch.optim.Adam([params[name]], lr=0.01) for name in params}
     rule = FastGSStrategy(refine_start_iter=2, refine_every=5, refine_stop_iter=steps - 5, importance_threshold=0.0)
@@ -140,8 +140,8 @@ def strategy(args: argparse.Namespace) -> Figures:
 
     def render() -> Any:
         return rasterization(
-            params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid()[:, 0], params["colors"], view, K,
-            width, height, absgrad=True,
+            params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid()[:, 0], params["colors"],
+            view, K, width, height, absgrad=True,
         )  # fmt: skip
 
     def scores() -> Any:
@@ -254,7 +254,9 @@ def encoders(args: argparse.Namespace) -> Figures:
     found: Figures = {}
     with torch.no_grad():
         pictures = torch.rand(1, 3, side, side).to("cuda")
-        found["DINO ViT-S/8, ms"] = seconds(lambda: dino(pictures, interpolate_pos_encoding=True), 1 if args.stand_ins else 5) * 1e3
+        found["DINO ViT-S/8, ms"] = (
+            seconds(lambda: dino(pictures, interpolate_pos_encoding=True), 1 if args.stand_ins else 5) * 1e3
+        )
         if not args.stand_ins:
             clip = open_clip.create_model("ViT-B-16", pretrained=None).to("cuda", dtype).eval()
             tiles = torch.rand(batch, 3, 224, 224, dtype=dtype).to("cuda")
@@ -329,9 +331,9 @@ def run(name: str, args: argparse.Namespace) -> None:
             from tests.cuda.pretend import pretend_cuda
 
             if with_nerfstudio:
-                from vlmgs_ns.method import machine
-
                 import open3d  # noqa: F401
+
+                from vlmgs_ns.method import machine
 
                 stack.enter_context(patch.object(machine, "gsplat_kernels", lambda: ("kernels in torch", "")))
             stack.enter_context(kernels_in_torch())
@@ -358,7 +360,9 @@ def table(out: Path) -> None:
         file = out / f"{name}.json"
         result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"left out": "not run"}
         if "figures" in result:
-            shown = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in result["figures"].items())
+            shown = ", ".join(
+                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in result["figures"].items()
+            )
         else:
             shown = result.get("failed") or result["left out"]
         print(f"| {name} | {shown} | {result.get('seconds', 0):.0f} | {result.get('seen on', 'not seen on CUDA')} |")
@@ -379,7 +383,11 @@ def main() -> None:
         table(args.out)
     elif args.step == "failed":
         last = (args.out / f"{args.of}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        why = "took longer than its limit" if args.status in ("124", "137") else f"{last[0] if last else ''}"[:200].replace("|", "/")
+        why = (
+            "took longer than its limit"
+            if args.status in ("124", "137")
+            else f"{last[0] if last else ''}"[:200].replace("|", "/")
+        )
         write(args.out, args.of, {"failed": f"FAILED: {why}"})
     else:
         run(args.step, args)

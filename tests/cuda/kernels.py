@@ -1,9 +1,9 @@
 """What gsplat's compiled module does, in torch: `kernels_in_torch` lets everything above it run without a GPU.
 
-gsplat's Python stays as it is, with its checks, its padding and its autograd functions; only what it calls in CUDA is here, under the
-names and with the arguments of 1.4 and of 1.5. Projection and harmonics are gsplat's own torch reference; `_torch_impl._isect_tiles` is
-written again for all Gaussians at once, and blending, whose reference itself calls CUDA, is written out. As from the kernels, what is
-said of Gaussians that a camera does not see is rubbish: NaN here, what happened to be in memory there.
+gsplat's Python stays as it is, with its checks, its padding and its autograd functions; only what it calls in CUDA is here,
+under the names and with the arguments of 1.4 and of 1.5. Projection and harmonics are gsplat's own torch reference;
+`_torch_impl._isect_tiles` is written again for all Gaussians at once, and blending, whose reference itself calls CUDA, is written
+out. Values of Gaussians that a camera does not see are undefined there, and NaN here.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def harmonics_backward(
 
 @kernel
 def intersect(
-    means2d: Tensor, radii: Tensor, depths: Tensor, _cameras: None, _gaussians: None, C: int, tile: int, tiles_x: int, tiles_y: int,
-    sort: bool, _option: bool,
+    means2d: Tensor, radii: Tensor, depths: Tensor, _cameras: None, _gaussians: None, C: int, tile: int, tiles_x: int,
+    tiles_y: int, sort: bool, _option: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     assert sort
     reach = (radii if radii.dim() == 3 else radii[..., None]) / tile
@@ -143,7 +143,9 @@ class _Tiles:
         end = torch.cat([begin[1:], torch.tensor([len(self.ids)])])
         place = begin[:, None] + torch.arange(max(1, int((end - begin).max())))
         self.held = place < end[:, None]  # [T, L]
-        self.splat = torch.where(self.held, torch.cat([self.ids, self.ids.new_zeros(1)])[place.clamp(max=len(self.ids))], 0).long()
+        self.splat = torch.where(
+            self.held, torch.cat([self.ids, self.ids.new_zeros(1)])[place.clamp(max=len(self.ids))], 0
+        ).long()
         C, tiles_y, tiles_x = self.starts.shape
         y, x = torch.meshgrid(torch.arange(tiles_y * self.tile), torch.arange(tiles_x * self.tile), indexing="ij")
         grid = torch.stack([x, y], -1).view(tiles_y, self.tile, tiles_x, self.tile, 2).transpose(1, 2)

@@ -1,7 +1,7 @@
 """A CUDA device that is not there: under `pretend_cuda` torch refuses what it refuses where tensors lie on a GPU.
 
-Tensors stay in the memory of the host and are computed there; a list of storages says which lie on the pretend device.
-Two of torch's modes do the rest. One sees every call from Python: `.device`, `.is_cuda`, `.to`, `device=` and `.numpy()` answer as on
+Tensors stay in the memory of the host and are computed there; a list of storages says which lie on the pretend device. Two of
+torch's modes do the rest. One sees every call from Python: `.device`, `.is_cuda`, `.to`, `device=` and `.numpy()` answer as on
 CUDA. The other sees every operation below, those of the backward pass too: what it makes of labelled tensors is labelled, and an
 operation on both kinds raises, but for what CUDA allows. Threads started meanwhile have both modes as well.
 
@@ -201,7 +201,9 @@ class _Calls(TorchFunctionMode):
         elif function is torch.tensor:
             on_cuda = False
         if on_cuda and function in (Tensor.numpy, Tensor.__array__):
-            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first.")
+            raise TypeError(
+                "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
+            )
         if on_cuda and function is Tensor.pin_memory:
             raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned")
         if on_cuda and kwargs.get("generator") is not None:

@@ -1,4 +1,4 @@
-"""The CUDA path with torch in place of gsplat's kernels: everything around them, and against the CPU's pictures, gradients, counts."""
+"""The CUDA path with torch in place of gsplat's kernels gives the CPU's pictures, gradients, lifted maps and counts."""
 
 from __future__ import annotations
 

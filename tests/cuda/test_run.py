@@ -73,7 +73,9 @@ def train(config: Any) -> Any:
     config.save_config()
     trainer = config.setup()
     trainer.setup()
-    trainer.pipeline.datamanager.train_dataparser_outputs.save_dataparser_transform(trainer.base_dir / "dataparser_transforms.json")
+    trainer.pipeline.datamanager.train_dataparser_outputs.save_dataparser_transform(
+        trainer.base_dir / "dataparser_transforms.json"
+    )
     trainer.train()
     return trainer
 
@@ -87,8 +89,8 @@ def pictures(trainer: Any) -> list[Tensor]:
 
 
 @pytest.fixture(scope="module")
-def on_cpu(scene: Path, on_cuda: Any) -> tuple[list[dict[str, int]], list[Tensor]]:
-    """What densifications did, and pictures in the end; the photos' features are those that the run on CUDA left."""
+def on_cpu(scene: Path) -> tuple[list[dict[str, int]], list[Tensor]]:
+    """What densifications did, and pictures in the end."""
     trainer = train(settings(scene, "cpu", "cpu"))
     return list(map(vars, trainer.pipeline.model.strategy.history)), pictures(trainer)
 
@@ -103,7 +105,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def on_cuda(scene: Path) -> Iterator[tuple[list[dict[str, int]], list[Tensor], Path]]:
+def on_cuda(scene: Path, on_cpu: Any) -> Iterator[tuple[list[dict[str, int]], list[Tensor], Path]]:
+    """The same on the pretend device, where one photo alone is looked at again, and the folder of the run."""
+    min((scene / ".vlmgs_cache").rglob("*.npy")).unlink()
     with pytest.MonkeyPatch.context() as patch, kernels_in_torch(), pretend_cuda():
         patch.setattr(machine, "gsplat_kernels", lambda: ("kernels in torch", ""))
         trainer = train(settings(scene, "cuda", "cuda"))
@@ -115,7 +119,7 @@ def on_cuda(scene: Path) -> Iterator[tuple[list[dict[str, int]], list[Tensor], P
 
 def test_training_adds_and_removes_what_it_does_on_the_cpu(on_cpu: Any, on_cuda: Any) -> None:
     assert on_cuda[0] == on_cpu[0]
-    assert sum(round_["split"] for round_ in on_cpu[0]) > 50 and sum(round_["pruned"] for round_ in on_cpu[0]) > 5
+    assert sum(round_["split"] for round_ in on_cpu[0]) > 20 and sum(round_["pruned"] for round_ in on_cpu[0]) > 2
 
 
 def test_pictures_are_the_cpus(on_cpu: Any, on_cuda: Any) -> None:
