@@ -5,8 +5,9 @@
 #   benchmarks/gpu/run.sh OUT --stand-ins      the same, small, without a GPU: torch in place of kernels, a device that is not there
 #   benchmarks/gpu/run.sh --pack FILE          this checkout with wheels for Python 3.11 and 3.12, for a machine without a network
 #
-# There: python -m pip install --no-index --find-links wheels gsplat; torch and numpy must be there. Without nerfstudio the steps that
-# need it are left out, and said to be. STEPS="parity lift" does those alone; remove a .json of OUT to do its step again.
+# There: python -m pip install --no-index --find-links wheels gsplat pytorch_msssim; torch and numpy must be there. Without nerfstudio
+# the steps that need it are left out, and said to be. STEPS="parity lift" does those alone; remove a .json of OUT to do its step
+# again.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
@@ -19,7 +20,7 @@ if [ "${1:-}" = --pack ]; then
   for version in 3.11 3.12; do
     # numba is not among them: llvmlite alone is 40 to 60 MB for each version. Where it is missing, parity is with the float64 reference.
     python -m pip download -q --no-deps --only-binary=:all: --python-version "$version" --platform manylinux2014_x86_64 \
-      -d "$work/vlm-fastgs/wheels" gsplat==1.4.0 jaxtyping wadler-lindig rich markdown-it-py mdurl pygments ninja numpy==1.26.4 plyfile
+      -d "$work/vlm-fastgs/wheels" gsplat==1.4.0 jaxtyping wadler-lindig rich markdown-it-py mdurl pygments ninja numpy==1.26.4 pytorch_msssim
   done
   tar -C "$work" -czf "$file" vlm-fastgs
   size=$(($(stat -c %s "$file") / 1000000))

@@ -277,7 +277,7 @@ VISION = {
 
 
 def qwen(args: argparse.Namespace) -> Figures:
-    """Time and memory of a vision-language model of Qwen3-VL-2B's size, with random weights: 300 picture tokens, 64 of reply."""
+    """Time and memory of a vision-language model of Qwen3-VL-2B's size, with random weights: 300 tokens of text, 64 of reply."""
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     tiny_text = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
