@@ -33,6 +33,7 @@ LONG_FILES = (
     "tests/pages/test_report.py",
     "tests/nerfstudio/test_semantics.py",
     "tests/nerfstudio/test_viewer_panel.py",
+    "tests/cuda/test_run.py",
     "tests/method/test_guided_scene.py",
     "tests/nerfstudio/test_docs.py",
     "tests/nerfstudio/test_viewer.py",
