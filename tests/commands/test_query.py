@@ -162,7 +162,7 @@ def test_a_place_on_a_photo_needs_no_words(opened: OpenRun, path: Path, tmp_path
     (found,) = answer["phrases"]
     assert found["phrase"] == place and found["found"] and found["like"]["phrase"] == "red ball"
     assert np.allclose(found["box_3d"]["scene"]["centre"], BALL, atol=0.08) and answer["caution"] == ""
-    monkeypatch.setattr(opened.model, "semantics", None)
+    monkeypatch.setitem(opened.model._modules, "semantics", None)
     (found,) = ask(opened, tmp_path / "out", at=f"{name.name}:0,0,{pinhole.width},{pinhole.height}", camera_path=path)["phrases"]
     assert found["found"] and found["like"] is None
     with pytest.raises(InputError, match="32 x 24 pixels"):
