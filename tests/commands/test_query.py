@@ -193,12 +193,12 @@ def test_what_looks_like_a_picture(opened: OpenRun, path: Path, tmp_path: Path, 
     [
         ({"phrases": ("ball",), "at": "a:1,2"}, "give one of them"),
         ({"at": "a:1,2", "negative": ("floor",)}, "--negative is for phrases"),
-        ({"at": "a:1"}, "no place on a photo"),
-        ({"at": "1,2"}, "no place on a photo"),
-        ({"at": "a:1,-2"}, "no place on a photo"),
+        ({"at": "a:1"}, "is not a place on a photo"),
+        ({"at": "1,2"}, "is not a place on a photo"),
+        ({"at": "a:1,-2"}, "is not a place on a photo"),
         ({"at": "a:5,5,5,9"}, "empty box"),
         ({"at": "a:1,2", "width": 0.0}, "--width 0 is out of range"),
-        ({"like": Path("no such file.png")}, "is no file"),
+        ({"like": Path("no such file.png")}, "is not a file"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_the_run_is_opened(flags: dict[str, Any], complaint: str) -> None:

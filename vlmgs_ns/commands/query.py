@@ -135,5 +135,5 @@ class Query:
         if self.frames and self.camera_path is None:
             raise InputError("--frames is about the frames of a --camera-path; give one, or leave it out")
         if self.like is not None and not self.like.is_file():
-            raise InputError(f"--like {self.like} is no file; give a picture, such as one cut out of a photo")
+            raise InputError(f"--like {self.like} is not a file; give a picture, such as one cut out of a photo")
         return query, at

@@ -112,8 +112,8 @@ class VlmFastGSPipeline(VanillaPipeline):
     def _choose_encoders(self) -> Encoders | None:
         """Who looks at the photos in the semantic stage, found before any work is done; None where the stage is left out.
 
-        It is left out, with a line, where nothing but the embedded encoder is here, which nobody asked for, and it does not know
-        the scene: what words found would be noise.
+        It is left out, with a line, where only the embedded encoder is on this machine, was not asked for, and does not know the
+        scene: what words found would be noise.
         """
         model: Any = self.model
         settings, phrases = model.config.semantics, parse_prompt(model.config.prompt)

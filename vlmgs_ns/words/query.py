@@ -128,7 +128,7 @@ def parse_at(text: str) -> At:
     parts = re.findall(r"\d+(?:\.\d+)?", numbers)
     place = tuple(float(part) for part in parts)
     if not photo or ",".join(parts) != numbers.replace(" ", "") or len(place) not in (2, 4):
-        raise InputError(f"--at {text!r} is no place on a photo; give PHOTO:x,y or PHOTO:left,top,right,bottom, in pixels")
+        raise InputError(f"--at {text!r} is not a place on a photo; give PHOTO:x,y or PHOTO:left,top,right,bottom, in pixels")
     if len(place) == 4 and not (place[0] < place[2] and place[1] < place[3]):
         raise InputError(f"--at {text!r} is an empty box; give left, top, right and bottom in this order")
     return At(photo, (place[0], place[1]) if len(place) == 2 else (place[0], place[1], place[2], place[3]))
