@@ -64,6 +64,12 @@ def test_the_other_control_has_boxes_of_their_size_anywhere(masks: Path, photos:
         assert (round(right - left, 1), round(bottom - top, 1)) == (8, 6) and 0 <= left < right <= 40 and 0 <= top < bottom <= 20
 
 
+def test_the_bound_has_whole_photos(masks: Path, photos: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "boxes.json"
+    write_boxes(masks, photos, 3, "whole photos", path)
+    assert json.loads(path.read_text()) == {f"{k}.jpg": [[0, 0, 40, 20]] for k in range(4)}
+
+
 def test_an_object_that_no_mask_shows_is_one_message(masks: Path, photos: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="show no object 5 in any photo"):
         write_boxes(masks, photos, 5, "boxes", tmp_path / "boxes.json")

@@ -22,7 +22,7 @@ def write_boxes(masks: Path, photos: Iterable[Path], wanted: int | None, marks: 
         photos: to be marked, those of them that have a mask.
         wanted: the object's value in the masks; None: all that is not 0.
         marks: "boxes"; or a control, "shuffled boxes": every photo has the box of the one half of the photos away, which is
-            almost right where all look at the object; or "moved boxes": at a place drawn at random.
+            almost right where all look at the object; "moved boxes": at a place drawn at random; or "whole photos".
 
     Raises:
         InputError: no mask shows the object.
@@ -45,6 +45,8 @@ def write_boxes(masks: Path, photos: Iterable[Path], wanted: int | None, marks: 
             size = box[2:] - box[:2]
             corner = generator.uniform(0, 1 - size)
             box = np.concatenate([corner, corner + size])
+        elif marks == "whole photos":
+            box = np.array([0, 0, 1, 1])
         with Image.open(photo) as image:
             scale = np.array([*image.size, *image.size])
         content[photo.name] = [np.round(box * scale, 2).tolist()] if len(box) else []

@@ -62,7 +62,7 @@ Overrides = Annotated[
 """Dotted paths below the trainer's config to plain values. Whether there is such a setting is for `configure` to check."""
 
 
-Marks = Literal["none", "words", "boxes", "shuffled boxes", "moved boxes"]
+Marks = Literal["none", "words", "boxes", "shuffled boxes", "moved boxes", "whole photos"]
 
 
 class Published(StrictModel):
@@ -152,7 +152,7 @@ class MethodSpec(StrictModel):
     overrides: Overrides = Field(default_factory=dict)
     marks: Marks = "none"
     """What the user wants in detail: the scene's `object` by its name in an embedded scene, or by boxes around it; as controls,
-    boxes of other photos, or boxes of their size anywhere."""
+    boxes of other photos, boxes of their size anywhere, or whole photos."""
 
 
 class Thresholds(StrictModel):
