@@ -11,9 +11,12 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from PIL import Image
 
+from vlmgs_ns.bench.configure import configure
 from vlmgs_ns.bench.marks import object_pixels, write_boxes, write_masks_of_box
+from vlmgs_ns.bench.run_one import mark
 from vlmgs_ns.guidance.instructions import read_boxes
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.toy.scene import write_scene
 
 
 @pytest.fixture
@@ -88,3 +91,19 @@ def test_a_box_in_space_is_white_where_it_is_seen(tmp_path: Path) -> None:
     assert seen.shape == (80, 100) and (columns.min(), columns.max(), rows.min(), rows.max()) == (50, 90, 20, 60)
     assert seen[20:61, 50:91].all()
     assert not object_pixels(tmp_path / "masks" / "behind.png", None).any()
+
+
+def test_a_box_is_marked_in_the_photos_of_a_colmap_scene(tmp_path: Path) -> None:
+    """The model lies where nerfstudio's dataparser does not look."""
+    scene = tmp_path / "room"
+    write_scene(scene, views=4, width=32, height=24, held_out=1, points=50, supersample=1)
+    (scene / "transforms.json").unlink()
+    (scene / "colmap" / "sparse").rename(scene / "sparse")
+    settings = {"base": "vlm-fastgs-lite", "dataparser": "colmap", "start": "points", "seed": 0, "words": None, "resolution": 32}
+    settings |= {"overrides": {}, "iterations": 1, "masks": None, "object": None, "marks": "boxes"}
+    settings["box"] = ((-0.01, -0.01, -0.01), (0.01, 0.01, 0.01))
+    config = configure(settings, scene, tmp_path / "out")
+    masks = mark(config, settings, tmp_path / "out")
+    assert masks is not None and len(list(masks.glob("*.png"))) == 4
+    boxes = json.loads(config.pipeline.model.guidance.instruct_boxes.read_text())
+    assert sorted(map(len, boxes.values())) == [0, 1, 1]  # the third training photo looks past it

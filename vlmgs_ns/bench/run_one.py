@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def _train(order: Order, report: Report) -> dict[str, Any]:
     config = configure(settings, data, order.folder)
     semantic = bool(config.pipeline.model.semantics.enabled)
     wanted = tuple(settings["words"]["protocols"]) if settings["words"] and semantic else ()
-    masks = _mark(config, settings, order.folder)
+    masks = mark(config, settings, order.folder)
     if order.vlm_url is not None:
         config.pipeline.model.guidance.base_url = order.vlm_url
     labels = read_labels(settings["labels"], Path(run.labels or run.data), wanted) if wanted else None
@@ -129,17 +129,17 @@ def _train(order: Order, report: Report) -> dict[str, Any]:
     return result
 
 
-def _mark(config: Any, settings: Mapping[str, Any], folder: Path) -> Path | None:
+def mark(config: Any, settings: Mapping[str, Any], folder: Path) -> Path | None:
     """Tell a method what the user wants in detail, as far as it may know. Masks of the scene's object, where it has any."""
     from vlmgs_ns.bench.marks import write_boxes, write_masks_of_box
+    from vlmgs_ns.method.scene_check import prepare
     from vlmgs_ns.semantics.embedded import things_in
 
     guidance = config.pipeline.model.guidance
     masks = config.data / settings["masks"] if settings["masks"] is not None else None
     if masks is None and settings["box"] is None:
         return None
-    dataparser = config.pipeline.datamanager.dataparser
-    dataparser.data = config.data
+    dataparser = prepare(replace(config.pipeline.datamanager.dataparser, data=config.data), photos_needed=True)
     parsed = {split: dataparser.setup().get_dataparser_outputs(split) for split in ("train", "val")}
     if settings["box"] is not None:
         masks = folder / "masks"
