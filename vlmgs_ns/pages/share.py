@@ -1,0 +1,242 @@
+"""One page that carries a scene: its Gaussians drawn in the reader's browser, its photos' viewpoints, and what phrases find.
+
+The page asks no server for anything. What it draws with is under ``templates/share``, and stands in the page as it is written
+there; ``splats.quantised`` says how the Gaussians are encoded.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmgs_ns.method.finished_run import OpenRun
+from vlmgs_ns.pages.embed import embed
+from vlmgs_ns.pages.gallery import phrases_of
+from vlmgs_ns.pages.held_out import evenly_spaced, to_bytes
+from vlmgs_ns.pages.page import render
+from vlmgs_ns.rasterize import rasterization
+from vlmgs_ns.semantics.blend import shown
+from vlmgs_ns.splats.camera import Pinhole
+from vlmgs_ns.splats.orbit import nearest_to_lines
+from vlmgs_ns.splats.ply import Gaussians
+from vlmgs_ns.splats.quantised import Quantised, morton_order, of_degree, quantise, restored
+from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import bar, say
+from vlmgs_ns.words.find import Found
+from vlmgs_ns.words.query import THRESHOLD, Query
+from vlmgs_ns.words.question import ask
+
+MOST_VIEWPOINTS = 100
+"""Training photos, evenly spaced, of which the page has the viewpoint, and by which it is judged what photos show."""
+MOST_PHOTOS = 6
+"""Held-out photos, evenly spaced, that the page carries."""
+LEAST_WEIGHT, LEAST_PHOTOS = 0.1, 2
+"""A Gaussian is left out unless this many of those training photos show it, each with this blending weight in pixels."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a page carries."""
+
+    gaussians: int
+    of: int
+    """Gaussians of the run."""
+    degree: int
+    """Of the harmonics."""
+    phrases: tuple[str, ...]
+    size: int
+    """Bytes of the file."""
+    psnr: float
+    """In dB, of the Gaussians that the page carries against all of them as they were trained, at the photos' viewpoints."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the training photos show of the Gaussians."""
+
+    weight: Tensor  # [N] blending weight over all photos, in pixels
+    photos: Tensor  # [N] photos that show it
+    fullest: int
+    """The camera that shows the most Gaussians."""
+
+
+def write_share(run: OpenRun, out: Path, phrases: Sequence[str], degree: int, most_bytes: int) -> Shared:
+    """Write a run's scene as a page, whole or not at all.
+
+    Args:
+        run: with its checkpoint loaded.
+        out: file to write; one that exists is replaced.
+        phrases: to find in it; by default the run's own, or some of its scene's labels.
+        degree: of the harmonics, at most.
+        most_bytes: the page takes. Harmonics are left out first, then the Gaussians that photos show least.
+
+    Raises:
+        InputError: photos see no Gaussian, the page is larger even without any, or phrases are given for a run that cannot be
+            searched.
+        OSError: the file cannot be written.
+    """
+    found, chosen = _find(run, phrases)
+    model = run.model
+    training = run.pipeline.datamanager.train_dataset
+    cameras = [model.pinhole(training.cameras[k : k + 1]) for k in evenly_spaced(len(training), MOST_VIEWPOINTS)]
+    names = [training.image_filenames[k].name for k in evenly_spaced(len(training), MOST_VIEWPOINTS)]
+    seen = _seen(run, cameras)
+    every = model.gaussians()
+    kept = torch.nonzero((seen.photos >= min(LEAST_PHOTOS, len(cameras))) & every.drawn())[:, 0]
+    if len(kept) == 0:
+        raise InputError(f"the photos of {run.folder} see no Gaussian; train it for longer")
+
+    eyes = torch.stack([_eye(camera) for camera in cameras])
+    middle = eyes.mean(dim=0)
+    unit = float((eyes - middle).norm(dim=1).max()) or float((every.means[kept] - middle).norm(dim=1).median())
+    focus = nearest_to_lines(eyes.double(), torch.stack([camera.viewmat[2, :3] for camera in cameras]).cpu().double())
+    up = -torch.stack([camera.viewmat[1, :3] for camera in cameras]).cpu().mean(dim=0)
+    held = list(_held_out(run))
+    views = [
+        *(_view(name, camera, focus, unit) for name, camera in zip(names, cameras, strict=True)),
+        *({**_view(name, camera, focus, unit), "held": True, "photo": photo} for name, camera, photo in held),
+    ]
+
+    def page(which: Tensor, most_degree: int) -> tuple[str, Quantised]:
+        """Return the page with these Gaussians."""
+        some = every[which]
+        order = morton_order(some.means)
+        quantised = quantise(of_degree(some, most_degree)[order], middle, unit)
+        scene = {
+            "gaussians": quantised.header(), "views": views, "start": seen.fullest, "up": (up / up.norm()).tolist(), "unit": unit,
+            "farthest": 2 * unit * float(np.expm1(quantised.reach)), "antialiased": model.config.rasterize_mode == "antialiased",
+            "phrases": chosen, "threshold": THRESHOLD,
+        }  # fmt: skip
+        text = render(
+            "share/page.html",
+            title=run.data.name,
+            caution=run.caution if chosen else "",
+            phrases=chosen,
+            facts=f"{len(which):,} of {len(every):,} Gaussians, harmonics of degree {quantised.degree}",
+            scene=scene,
+            gaussians=_packed(quantised.planes.tobytes()),
+            relevancies="" if found is None else _packed(_levels(found)[which][order].T.tobytes()),
+        )
+        return text, quantised
+
+    degree = min(degree, every.degree)
+    text, quantised = page(kept, degree)
+    empty = len(text) - len(page(kept[:1], 0)[0])
+    while len(text.encode(errors="replace")) > most_bytes:
+        size = len(text.encode(errors="replace"))
+        if degree > 0:
+            degree -= 1
+        else:
+            share = 0.98 * (most_bytes - size + empty) / empty
+            if share * len(kept) < 1:
+                raise InputError(f"the page takes {(size - empty) / 1e6:.1f} MB without Gaussians; give --max-mb more than that")
+            kept = kept[seen.weight[kept].argsort(descending=True)[: int(share * len(kept))]]
+        text, quantised = page(kept, degree)
+        empty = len(text) - len(page(kept[:1], 0)[0])
+
+    with replacing(out) as partial:
+        # Names of files need not be text.
+        partial.write_text(text, encoding="utf-8", errors="replace")
+    judges = [camera for _, camera, _ in held] or cameras[:MOST_PHOTOS]
+    mode = model.config.rasterize_mode
+    error = np.mean(
+        [float((_picture(every, one, mode) - _picture(restored(quantised), one, mode)).square().mean()) for one in judges]
+    )
+    psnr = float(-10 * np.log10(max(error, 1e-10)))
+    return Shared(len(kept), len(every), degree, tuple(chosen), out.stat().st_size, psnr)
+
+
+def _find(run: OpenRun, phrases: Sequence[str]) -> tuple[Found | None, list[str]]:
+    """Return what phrases find, and the phrases."""
+    semantics = run.model.semantics
+    if phrases:
+        return ask(run.model, Query(tuple(phrases))).select(), list(phrases)
+    own = phrases_of(run)[0] if semantics is not None and semantics.complete else []
+    if not own:
+        return None, []
+    try:
+        return ask(run.model, Query(tuple(own))).select(), own
+    except InputError as error:  # the encoder of another machine: the scene is none the worse
+        say(f"Without words: {str(error).removeprefix('Error: ')}")
+        return None, []
+
+
+def _levels(found: Found) -> np.ndarray[Any, np.dtype[np.uint8]]:  # [N, P]
+    """Return relevancy as bytes, such that at the threshold exactly the selected Gaussians are above it: those that cleaning took
+    out of the selection stay at it."""
+    tie = int(THRESHOLD * 255)
+    levels = (found.relevancy * 255).long()
+    return torch.where(found.masks, levels.clamp(tie + 1, 255), levels.clamp(0, tie)).to(torch.uint8).numpy()
+
+
+def _seen(run: OpenRun, cameras: Sequence[Pinhole]) -> Seen:
+    splats = run.model.splats()
+    weight, photos, counts = torch.zeros(len(splats)), torch.zeros(len(splats), dtype=torch.int64), []
+    with bar("Looking at what photos show", len(cameras)) as report:
+        for number, camera in enumerate(cameras, start=1):
+            white = torch.ones(camera.height, camera.width, 1)
+            mine = shown(splats, camera, white, min_opacity=0.0, min_radius=0.0)[:, 0].cpu()
+            weight += mine
+            photos += mine >= LEAST_WEIGHT
+            counts.append(int((mine >= LEAST_WEIGHT).sum()))
+            report(number)
+    return Seen(weight, photos, int(np.argmax(counts)))
+
+
+def _held_out(run: OpenRun) -> Iterator[tuple[str, Pinhole, str]]:
+    """Yield name, camera and picture (a data URI) of some photos that were not trained on; of some that were, where none is
+    held out."""
+    data, model = run.pipeline.datamanager, run.model
+    files = data.eval_dataset.image_filenames
+    views = data.fixed_indices_eval_dataloader if files else []
+    if not files:
+        files = data.train_dataset.image_filenames
+        views = [data.training_view(k) if k in evenly_spaced(len(files), MOST_PHOTOS) else None for k in range(len(files))]
+    for k in evenly_spaced(len(files), MOST_PHOTOS):
+        camera, batch = views[k]
+        photo = model.composite_with_background(model.get_gt_img(batch["image"]), model.background_color.to(model.device))
+        yield files[k].name, model.pinhole(camera), embed(to_bytes(photo)).source
+
+
+def _view(name: str, camera: Pinhole, focus: Tensor, unit: float) -> dict[str, Any]:
+    """Return a viewpoint: its lens in pixels of the photo, and its pose as rows right, down, forward in the world."""
+    eye, turn, K = _eye(camera), camera.viewmat[:3, :3].cpu(), camera.K.cpu()
+    lens = {"fx": K[0, 0], "fy": K[1, 1], "cx": K[0, 2], "cy": K[1, 2], "width": camera.width, "height": camera.height}
+    return {
+        "name": name,
+        "lens": {key: round(float(value), 4) for key, value in lens.items()},
+        "eye": [round(value, 6) for value in eye.tolist()],
+        "turn": [[round(value, 6) for value in row] for row in turn.tolist()],
+        # As far in front of the camera as what all photos look at.
+        "pivot": max(float((focus.float() - eye) @ turn[2]), unit / 4),
+    }
+
+
+def _eye(camera: Pinhole) -> Tensor:  # [3]
+    viewmat = camera.viewmat.cpu()
+    return -viewmat[:3, :3].T @ viewmat[:3, 3]
+
+
+def _packed(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content, 9)).decode("ascii")
+
+
+@torch.no_grad()
+def _picture(gaussians: Gaussians, camera: Pinhole, mode: Any) -> Tensor:  # [H, W, 3]
+    device = camera.viewmat.device
+    parameters = {name: values.to(device) for name, values in vars(gaussians[gaussians.drawn()]).items()}
+    image, _, _ = rasterization(
+        parameters["means"], parameters["quats"], torch.exp(parameters["scales"]), torch.sigmoid(parameters["opacities"])[:, 0],
+        torch.cat([parameters["features_dc"][:, None], parameters["features_rest"]], dim=1), camera.viewmat[None], camera.K[None],
+        camera.width, camera.height, sh_degree=gaussians.degree, rasterize_mode=mode,
+    )  # fmt: skip
+    return image[0].clamp(0, 1).cpu()
