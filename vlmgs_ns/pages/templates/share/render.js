@@ -2,13 +2,14 @@
 
 const EFFECTS = { none: 0, colour: 1, isolate: 2, hide: 3, probe: 4 };
 const ROW = 2048; // texels
+const BATCH = 128; // Gaussians of one instance: one instance for each keeps a GPU, or a processor in its place, waiting
 const NEAR = 0.01; // scene units
 
 const VERTEX = `#version 300 es
 precision highp float;
 precision highp int;
 precision highp sampler2DArray;
-in uint id;
+uniform highp usampler2D order;
 uniform highp sampler2D places, diagonal, rest, colours, words;
 uniform sampler2DArray harmonics;
 uniform mat3 turn;       // world → camera: x right, y down, z forward
@@ -43,7 +44,10 @@ vec3 viewDependent(ivec2 at, vec3 d) {
 
 void main() {
   gl_Position = vec4(2., 2., 2., 1.);  // outside of the picture, until it is known to be inside
-  ivec2 at = ivec2(int(id) % ROW, int(id) / ROW);
+  int rank = gl_InstanceID * BATCH + (gl_VertexID >> 2);
+  if (rank >= COUNT) return;
+  int id = int(texelFetch(order, ivec2(rank % ROW, rank / ROW), 0).r);
+  ivec2 at = ivec2(id % ROW, id / ROW);
   vec4 place = texelFetch(places, at, 0);
   vec3 t = turn * (place.xyz - eye);
   if (t.z < NEAR) return;
@@ -66,7 +70,7 @@ void main() {
   vec2 axis = spread < 1e-6 ? vec2(1., 0.) : normalize(a >= c ? vec2(mean + spread - c, b) : vec2(b, mean + spread - a));
   vec2 deviations = sqrt(vec2(mean + spread, max(mean - spread, 0.)));
   float edge = sqrt(2. * log(255. * opacity));  // where it falls below 1/255
-  offset = edge * (vec2(gl_VertexID & 1, gl_VertexID >> 1) * 2. - 1.);
+  offset = edge * (vec2(gl_VertexID & 1, gl_VertexID >> 1 & 1) * 2. - 1.);
   vec2 pixel = focal * t.xy / t.z + centre;
   if (any(greaterThan(abs(pixel - size / 2.), size / 2. + edge * deviations.x))) return;
   pixel += offset.x * deviations.x * axis + offset.y * deviations.y * vec2(-axis.y, axis.x);
@@ -99,7 +103,7 @@ class Renderer {
     const gl = this.gl = canvas.getContext("webgl2", { antialias: false, depth: false, alpha: true });
     if (!gl) throw new Error("no WebGL2");
     this.count = header.count;
-    const names = { ROW, NEAR: NEAR.toFixed(3), DEGREE: header.degree };
+    const names = { ROW, BATCH, NEAR, COUNT: this.count, DEGREE: header.degree };
     for (const [name, value] of Object.entries(EFFECTS)) names[name.toUpperCase()] = value;
     const defines = Object.entries(names).map(([name, value]) => `#define ${name} ${value}\n`).join("");
     const program = gl.createProgram();
@@ -116,25 +120,23 @@ class Renderer {
     this.uniform = (name) => gl.getUniformLocation(program, name);
 
     const { places, shapes, colours, harmonics } = gaussians, blank = new Uint8Array(this.count);
-    this.units = ["places", "diagonal", "rest", "colours", "words", "harmonics"];
+    this.units = ["places", "diagonal", "rest", "colours", "words", "harmonics", "order"];
     this.texture("places", gl.RGBA32F, gl.RGBA, gl.FLOAT, [places]);
     this.texture("diagonal", gl.RGBA32F, gl.RGBA, gl.FLOAT, [shapes[0]]);
     this.texture("rest", gl.RGBA32F, gl.RGBA, gl.FLOAT, [shapes[1]]);
     this.texture("colours", gl.RGBA8, gl.RGBA, gl.UNSIGNED_BYTE, [colours]);
     this.texture("harmonics", gl.RGBA8, gl.RGBA, gl.UNSIGNED_BYTE, harmonics, gl.TEXTURE_2D_ARRAY);
-    this.mark(blank);
+    this.texture("words", gl.R8, gl.RED, gl.UNSIGNED_BYTE, [blank]);
+    this.texture("order", gl.R32UI, gl.RED_INTEGER, gl.UNSIGNED_INT, []);
+    this.marked = blank;
     gl.uniform2fv(this.uniform("colourRange"), header.colours);
     gl.uniform1f(this.uniform("harmonicStep"), header.harmonicStep);
     gl.uniform1i(this.uniform("antialiased"), antialiased);
     gl.uniform3f(this.uniform("tint"), 1, 0.42, 0.05);
 
-    this.order = gl.createBuffer();
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.order);
-    gl.bufferData(gl.ARRAY_BUFFER, 4 * this.count, gl.DYNAMIC_DRAW);
-    const id = gl.getAttribLocation(program, "id");
-    gl.enableVertexAttribArray(id);
-    gl.vertexAttribIPointer(id, 1, gl.UNSIGNED_INT, 0, 0);
-    gl.vertexAttribDivisor(id, 1);
+    const corners = Array.from({ length: BATCH }, (_, k) => [0, 1, 2, 2, 1, 3].map((corner) => 4 * k + corner));
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, new Uint16Array(corners.flat()), gl.STATIC_DRAW);
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
 
@@ -176,22 +178,23 @@ class Renderer {
     part(rows, left, 1, rows * ROW);
   }
 
+  /** Replace the values of a texture of one layer. */
+  refill(name, format, type, values) {
+    const { gl } = this;
+    gl.activeTexture(gl.TEXTURE0 + this.units.indexOf(name));
+    this.fill(gl.TEXTURE_2D, 0, format, type, values);
+    gl.activeTexture(gl.TEXTURE0 + this.units.length);
+  }
+
   /** Take the relevancy [N] bytes of a phrase. */
   mark(relevancy) {
-    const { gl } = this;
-    if (this.marked === relevancy) return;
-    if (!this.marked) this.texture("words", gl.R8, gl.RED, gl.UNSIGNED_BYTE, [relevancy]);
-    else {
-      gl.activeTexture(gl.TEXTURE0 + this.units.indexOf("words"));
-      this.fill(gl.TEXTURE_2D, 0, gl.RED, gl.UNSIGNED_BYTE, relevancy);
-      gl.activeTexture(gl.TEXTURE0 + this.units.length);
-    }
+    this.refill("words", this.gl.RED, this.gl.UNSIGNED_BYTE, relevancy);
     this.marked = relevancy;
   }
 
   /** Take an order to blend in. */
   sort(order) {
-    this.gl.bufferSubData(this.gl.ARRAY_BUFFER, 0, order);
+    this.refill("order", this.gl.RED_INTEGER, this.gl.UNSIGNED_INT, order);
   }
 
   /** Draw a view: turn (rows), eye, focal and centre in pixels, blur in pixels²; its left bottom corner at a pixel. */
@@ -208,7 +211,7 @@ class Renderer {
     gl.uniform1f(this.uniform("farthest"), farthest);
     gl.uniform1i(this.uniform("effect"), EFFECTS[effect]);
     gl.clear(gl.COLOR_BUFFER_BIT);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, this.count);
+    gl.drawElementsInstanced(gl.TRIANGLES, 6 * BATCH, gl.UNSIGNED_SHORT, 0, Math.ceil(this.count / BATCH));
   }
 
   /**

@@ -11,7 +11,10 @@ function depthSorter(places) {
       if (depth > far) far = depth;
     }
     const starts = new Uint32Array(65537), scale = 65535 / Math.max(far - near, 1e-9);
-    for (let i = 0; i < count; i++) starts[(keys[i] = (far - depths[i]) * scale) + 1]++;
+    for (let i = 0; i < count; i++) {
+      keys[i] = (far - depths[i]) * scale;
+      starts[keys[i] + 1]++;
+    }
     for (let k = 0; k < 65536; k++) starts[k + 1] += starts[k];
     const order = new Uint32Array(count);
     for (let i = 0; i < count; i++) order[starts[keys[i]]++] = i;
