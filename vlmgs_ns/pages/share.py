@@ -7,6 +7,7 @@ there; ``splats.quantised`` says how the Gaussians are encoded.
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ MOST_VIEWPOINTS = 100
 MOST_PHOTOS = 6
 """Held-out photos, evenly spaced, that the page carries."""
 LEAST_WEIGHT, LEAST_PHOTOS = 0.1, 2
-"""A Gaussian is left out unless this many of those training photos show it, each with this blending weight in pixels."""
+"""A Gaussian is left out unless this many of those training photos show it, with this blending weight in pixels and its centre
+in the picture. What only the rim of photos shows, or nothing, floats about when one looks from elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -85,74 +87,66 @@ def write_share(run: OpenRun, out: Path, phrases: Sequence[str], degree: int, mo
         OSError: the file cannot be written.
     """
     found, chosen = _find(run, phrases)
-    model = run.model
-    training = run.pipeline.datamanager.train_dataset
-    cameras = [model.pinhole(training.cameras[k : k + 1]) for k in evenly_spaced(len(training), MOST_VIEWPOINTS)]
-    names = [training.image_filenames[k].name for k in evenly_spaced(len(training), MOST_VIEWPOINTS)]
+    model, training = run.model, run.pipeline.datamanager.train_dataset
+    places = evenly_spaced(len(training), MOST_VIEWPOINTS)
+    names = [training.image_filenames[k].name for k in places]
+    cameras = [model.pinhole(training.cameras[k : k + 1]) for k in places]
     seen = _seen(run, cameras)
     every = model.gaussians()
     kept = torch.nonzero((seen.photos >= min(LEAST_PHOTOS, len(cameras))) & every.drawn())[:, 0]
     if len(kept) == 0:
         raise InputError(f"the photos of {run.folder} see no Gaussian; train it for longer")
 
-    eyes = torch.stack([_eye(camera) for camera in cameras])
+    eyes, axes = torch.stack([_eye(camera) for camera in cameras]), torch.stack([one.viewmat[:3, :3].cpu() for one in cameras])
     middle = eyes.mean(dim=0)
     unit = float((eyes - middle).norm(dim=1).max()) or float((every.means[kept] - middle).norm(dim=1).median())
-    focus = nearest_to_lines(eyes.double(), torch.stack([camera.viewmat[2, :3] for camera in cameras]).cpu().double())
-    up = -torch.stack([camera.viewmat[1, :3] for camera in cameras]).cpu().mean(dim=0)
+    focus = nearest_to_lines(eyes.double(), axes[:, 2].double()).float()
     held = list(_held_out(run))
-    views = [
-        *(_view(name, camera, focus, unit) for name, camera in zip(names, cameras, strict=True)),
-        *({**_view(name, camera, focus, unit), "held": True, "photo": photo} for name, camera, photo in held),
-    ]
+    scene = {
+        "views": [
+            *(_view(name, camera, focus, unit) for name, camera in zip(names, cameras, strict=True)),
+            *({**_view(name, camera, focus, unit), "held": True, "photo": photo} for name, camera, photo in held),
+        ],
+        "start": seen.fullest, "up": torch.nn.functional.normalize(-axes[:, 1].mean(dim=0), dim=0).tolist(), "unit": unit,
+        "antialiased": model.config.rasterize_mode == "antialiased", "phrases": chosen, "threshold": THRESHOLD,
+    }  # fmt: skip
 
-    def page(which: Tensor, most_degree: int) -> tuple[str, Quantised]:
-        """Return the page with these Gaussians."""
-        some = every[which]
-        order = morton_order(some.means)
-        quantised = quantise(of_degree(some, most_degree)[order], middle, unit)
-        scene = {
-            "gaussians": quantised.header(), "views": views, "start": seen.fullest, "up": (up / up.norm()).tolist(), "unit": unit,
-            "farthest": 2 * unit * float(np.expm1(quantised.reach)), "antialiased": model.config.rasterize_mode == "antialiased",
-            "phrases": chosen, "threshold": THRESHOLD,
-        }  # fmt: skip
+    def page(which: Tensor, degree: int) -> tuple[bytes, Quantised]:
+        """Return the page with these Gaussians, and them."""
+        which = which[morton_order(every.means[which])]
+        quantised = quantise(of_degree(every[which], degree), middle, unit)
         text = render(
             "share/page.html",
             title=run.data.name,
             caution=run.caution if chosen else "",
             phrases=chosen,
             facts=f"{len(which):,} of {len(every):,} Gaussians, harmonics of degree {quantised.degree}",
-            scene=scene,
+            scene={**scene, "gaussians": quantised.header(), "farthest": 2 * unit * math.expm1(quantised.reach)},
             gaussians=_packed(quantised.planes.tobytes()),
-            relevancies="" if found is None else _packed(_levels(found)[which][order].T.tobytes()),
+            relevancies="" if found is None else _packed(_levels(found)[which].T.tobytes()),
         )
-        return text, quantised
+        # Names of files need not be text.
+        return text.encode(errors="replace"), quantised
 
     degree = min(degree, every.degree)
-    text, quantised = page(kept, degree)
-    empty = len(text) - len(page(kept[:1], 0)[0])
-    while len(text.encode(errors="replace")) > most_bytes:
-        size = len(text.encode(errors="replace"))
+    content, quantised = page(kept, degree)
+    while len(content) > most_bytes:
         if degree > 0:
             degree -= 1
         else:
-            share = 0.98 * (most_bytes - size + empty) / empty
-            if share * len(kept) < 1:
-                raise InputError(f"the page takes {(size - empty) / 1e6:.1f} MB without Gaussians; give --max-mb more than that")
-            kept = kept[seen.weight[kept].argsort(descending=True)[: int(share * len(kept))]]
-        text, quantised = page(kept, degree)
-        empty = len(text) - len(page(kept[:1], 0)[0])
-
+            empty = len(page(kept[:1], 0)[0])
+            count = int(0.98 * len(kept) * (most_bytes - empty) / (len(content) - empty)) if len(kept) > 1 else 0
+            if count < 1:
+                raise InputError(f"the page takes {empty / 1e6:.2f} MB without its Gaussians; give more than that, --max-mb")
+            kept = kept[seen.weight[kept].argsort(descending=True)[:count]]
+        content, quantised = page(kept, degree)
     with replacing(out) as partial:
-        # Names of files need not be text.
-        partial.write_text(text, encoding="utf-8", errors="replace")
+        partial.write_bytes(content)
+
     judges = [camera for _, camera, _ in held] or cameras[:MOST_PHOTOS]
-    mode = model.config.rasterize_mode
-    error = np.mean(
-        [float((_picture(every, one, mode) - _picture(restored(quantised), one, mode)).square().mean()) for one in judges]
-    )
-    psnr = float(-10 * np.log10(max(error, 1e-10)))
-    return Shared(len(kept), len(every), degree, tuple(chosen), out.stat().st_size, psnr)
+    pictures = [[_picture(some, one, model.config.rasterize_mode) for some in (every, restored(quantised))] for one in judges]
+    error = sum(float((full - small).square().mean()) for full, small in pictures) / len(pictures)
+    return Shared(len(kept), len(every), degree, tuple(chosen), len(content), -10 * math.log10(max(error, 1e-10)))
 
 
 def _find(run: OpenRun, phrases: Sequence[str]) -> tuple[Found | None, list[str]]:
@@ -184,10 +178,11 @@ def _seen(run: OpenRun, cameras: Sequence[Pinhole]) -> Seen:
     with bar("Looking at what photos show", len(cameras)) as report:
         for number, camera in enumerate(cameras, start=1):
             white = torch.ones(camera.height, camera.width, 1)
-            mine = shown(splats, camera, white, min_opacity=0.0, min_radius=0.0)[:, 0].cpu()
-            weight += mine
-            photos += mine >= LEAST_WEIGHT
-            counts.append(int((mine >= LEAST_WEIGHT).sum()))
+            mine = shown(splats, camera, white, min_opacity=0.0, min_radius=0.0)[:, 0]
+            there = ((mine >= LEAST_WEIGHT) & camera.shows(splats.means)).cpu()
+            weight += mine.cpu()
+            photos += there
+            counts.append(int(there.sum()))
             report(number)
     return Seen(weight, photos, int(np.argmax(counts)))
 
@@ -210,14 +205,14 @@ def _held_out(run: OpenRun) -> Iterator[tuple[str, Pinhole, str]]:
 def _view(name: str, camera: Pinhole, focus: Tensor, unit: float) -> dict[str, Any]:
     """Return a viewpoint: its lens in pixels of the photo, and its pose as rows right, down, forward in the world."""
     eye, turn, K = _eye(camera), camera.viewmat[:3, :3].cpu(), camera.K.cpu()
-    lens = {"fx": K[0, 0], "fy": K[1, 1], "cx": K[0, 2], "cy": K[1, 2], "width": camera.width, "height": camera.height}
+    lens = {"fx": float(K[0, 0]), "fy": float(K[1, 1]), "cx": float(K[0, 2]), "cy": float(K[1, 2])}
     return {
         "name": name,
-        "lens": {key: round(float(value), 4) for key, value in lens.items()},
+        "lens": {**lens, "width": camera.width, "height": camera.height},
         "eye": [round(value, 6) for value in eye.tolist()],
         "turn": [[round(value, 6) for value in row] for row in turn.tolist()],
         # As far in front of the camera as what all photos look at.
-        "pivot": max(float((focus.float() - eye) @ turn[2]), unit / 4),
+        "pivot": max(float((focus - eye) @ turn[2]), unit / 4),
     }
 
 

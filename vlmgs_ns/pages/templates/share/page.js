@@ -10,7 +10,7 @@ async function start() {
   const relevancies = scene.phrases.length ? await inflated("relevancies") : new Uint8Array();
   const rows = scene.phrases.map((_, k) => relevancies.subarray(k * count, (k + 1) * count));
   const canvas = element("view"), renderer = new Renderer(canvas, gaussians, scene.gaussians, scene.antialiased);
-  const camera = new Camera(scene.up, scene.unit / 50, scene.unit * 20);
+  const camera = new Camera(scene.up, scene.unit / 50, scene.unit * 3);
   let at = scene.start, lens = scene.views[at].lens, phrase = -1, threshold = scene.threshold;
 
   // Drawing: one frame at a time, whenever something has changed.
@@ -52,12 +52,10 @@ async function start() {
       }
       moving();
     }
-    if (canvas.dataset.state === "moving") {
-      const took = now - before;
-      if (took < 500) quality = Math.max(0.3, Math.min(1, quality * Math.sqrt(FRAME_MS / Math.max(took, 1))));
-    }
-    before = now;
-    const ratio = Math.min(devicePixelRatio, 2) * (canvas.dataset.state === "moving" ? quality : 1);
+    const inMotion = canvas.dataset.state === "moving";
+    if (inMotion && before) quality = Math.max(0.3, Math.min(1, quality * Math.sqrt(FRAME_MS / Math.max(now - before, 1))));
+    before = inMotion ? now : 0;
+    const ratio = Math.min(devicePixelRatio, 2) * (inMotion ? quality : 1);
     const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.max(1, Math.round(side * ratio)));
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     if (!sorting && (!sorted || dot(sorted, camera.forward) < 0.9999)) {
@@ -68,7 +66,7 @@ async function start() {
     if (canvas.dataset.state === "loading" && sorting) return; // no order yet
     renderer.draw(view(ratio), phrase < 0 ? "none" : chosenEffect(), threshold);
     if (flight) draw();
-    else if (canvas.dataset.state !== "moving" && !sorting) canvas.dataset.state = "still";
+    else if (!inMotion && !sorting) canvas.dataset.state = "still";
   }
 
   /** Note that the camera moves; a moment after the last time, the view is drawn in full. */
