@@ -227,7 +227,16 @@ def test_a_phrase_isolates_hides_and_colours_its_gaussians(opened: Shown, run: O
     opened.page.locator("#threshold").fill(f"{highest:.2f}" if highest < 1 else "1")
     assert opened.page.locator("#answer").inner_text().startswith("“red ball”: 0 of")
     assert psnr(opened.picture(), plain) > 38
+    opened.page.get_by_label("box").check()
+    assert "in the units of the data" in opened.page.locator("#answer").inner_text()
+    x, y, w, h = opened.page.locator("#box path").bounding_box().values()
+    rows, columns = mask.nonzero().unbind(dim=1)
+    outer = max(x, columns.min() * ZOOM), max(y, rows.min() * ZOOM)
+    inner = min(x + w, (columns.max() + 1) * ZOOM) - outer[0], min(y + h, (rows.max() + 1) * ZOOM) - outer[1]
+    union = w * h + len(columns) * ZOOM**2 - inner[0] * inner[1]
+    assert inner[0] * inner[1] / union > 0.4  # of a thing of which a pixel's side is a twentieth
     button.click()
+    assert opened.page.locator("#box path").get_attribute("d") == ""
     assert button.get_attribute("aria-pressed") == "false" and opened.page.locator("#answer").inner_text() == ""
 
 
@@ -256,6 +265,7 @@ def test_the_photo_lies_over_the_render_as_far_as_the_slider_says(opened: Shown,
     opened.page.locator("#viewpoint").select_option("12")
     render = opened.picture()
     opened.page.locator("#slider").fill("50")
+    opened.page.locator("#photo").evaluate("image => image.decode()")
     half = opened.picture()
     _, batch = run.pipeline.datamanager.fixed_indices_eval_dataloader[0]
     photo = batch["image"].float() / 255

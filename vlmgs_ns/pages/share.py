@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from vlmgs_ns.pages.embed import embed
 from vlmgs_ns.pages.gallery import phrases_of
 from vlmgs_ns.pages.held_out import evenly_spaced, to_bytes
 from vlmgs_ns.pages.page import render
+from vlmgs_ns.pages.viewpoints import photo_views
 from vlmgs_ns.rasterize import rasterization
 from vlmgs_ns.semantics.blend import shown
 from vlmgs_ns.splats.camera import Pinhole
@@ -32,9 +34,9 @@ from vlmgs_ns.splats.quantised import Quantised, morton_order, of_degree, quanti
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar, say
-from vlmgs_ns.words.find import Found
+from vlmgs_ns.words.place import in_data
 from vlmgs_ns.words.query import THRESHOLD, Query
-from vlmgs_ns.words.question import ask
+from vlmgs_ns.words.question import Survey, ask
 
 MOST_VIEWPOINTS = 100
 """Training photos, evenly spaced, of which the page has the viewpoint, and by which it is judged what photos show."""
@@ -62,6 +64,17 @@ class Shared:
 
 
 @dataclass(frozen=True)
+class Words:
+    """What phrases find."""
+
+    phrases: list[str]
+    levels: npt.NDArray[np.uint8]  # [N, P]
+    """Relevancy, such that at the threshold exactly the selected Gaussians are above it."""
+    boxes: list[dict[str, Any] | None]
+    """Around each thing, as ``vlmgs query`` measures it: corners in the scene, and size in the data's units."""
+
+
+@dataclass(frozen=True)
 class Seen:
     """What the training photos show of the Gaussians."""
 
@@ -86,7 +99,8 @@ def write_share(run: OpenRun, out: Path, phrases: Sequence[str], degree: int, mo
             searched.
         OSError: the file cannot be written.
     """
-    found, chosen = _find(run, phrases)
+    words = _words(run, phrases)
+    phrases = words.phrases if words else []
     model, training = run.model, run.pipeline.datamanager.train_dataset
     places = evenly_spaced(len(training), MOST_VIEWPOINTS)
     names = [training.image_filenames[k].name for k in places]
@@ -108,7 +122,8 @@ def write_share(run: OpenRun, out: Path, phrases: Sequence[str], degree: int, mo
             *({**_view(name, camera, focus, unit), "held": True, "photo": photo} for name, camera, photo in held),
         ],
         "start": seen.fullest, "up": torch.nn.functional.normalize(-axes[:, 1].mean(dim=0), dim=0).tolist(), "unit": unit,
-        "antialiased": model.config.rasterize_mode == "antialiased", "phrases": chosen, "threshold": THRESHOLD,
+        "antialiased": model.config.rasterize_mode == "antialiased", "threshold": THRESHOLD,
+        "phrases": words.phrases if words else [], "boxes": words.boxes if words else [],
     }  # fmt: skip
 
     def page(which: Tensor, degree: int) -> tuple[bytes, Quantised]:
@@ -118,12 +133,12 @@ def write_share(run: OpenRun, out: Path, phrases: Sequence[str], degree: int, mo
         text = render(
             "share/page.html",
             title=run.data.name,
-            caution=run.caution if chosen else "",
-            phrases=chosen,
+            caution=run.caution if words else "",
+            phrases=words is not None,
             facts=f"{len(which):,} of {len(every):,} Gaussians, harmonics of degree {quantised.degree}",
             scene={**scene, "gaussians": quantised.header(), "farthest": 2 * unit * math.expm1(quantised.reach)},
             gaussians=_packed(quantised.planes.tobytes()),
-            relevancies="" if found is None else _packed(_levels(found)[which].T.tobytes()),
+            relevancies=_packed(words.levels[which].T.tobytes()) if words else "",
         )
         # Names of files need not be text.
         return text.encode(errors="replace"), quantised
@@ -146,30 +161,40 @@ def write_share(run: OpenRun, out: Path, phrases: Sequence[str], degree: int, mo
     judges = [camera for _, camera, _ in held] or cameras[:MOST_PHOTOS]
     pictures = [[_picture(some, one, model.config.rasterize_mode) for some in (every, restored(quantised))] for one in judges]
     error = sum(float((full - small).square().mean()) for full, small in pictures) / len(pictures)
-    return Shared(len(kept), len(every), degree, tuple(chosen), len(content), -10 * math.log10(max(error, 1e-10)))
+    return Shared(len(kept), len(every), degree, tuple(phrases), len(content), -10 * math.log10(max(error, 1e-10)))
 
 
-def _find(run: OpenRun, phrases: Sequence[str]) -> tuple[Found | None, list[str]]:
-    """Return what phrases find, and the phrases."""
+def _words(run: OpenRun, phrases: Sequence[str]) -> Words | None:
+    """Return what phrases find; by default the run's own, if it has any and can be searched."""
     semantics = run.model.semantics
     if phrases:
-        return ask(run.model, Query(tuple(phrases))).select(), list(phrases)
+        return _found(run, phrases)
     own = phrases_of(run)[0] if semantics is not None and semantics.complete else []
-    if not own:
-        return None, []
     try:
-        return ask(run.model, Query(tuple(own))).select(), own
+        return _found(run, own) if own else None
     except InputError as error:  # the encoder of another machine: the scene is none the worse
         say(f"Without words: {str(error).removeprefix('Error: ')}")
-        return None, []
+        return None
 
 
-def _levels(found: Found) -> np.ndarray[Any, np.dtype[np.uint8]]:  # [N, P]
-    """Return relevancy as bytes, such that at the threshold exactly the selected Gaussians are above it: those that cleaning took
-    out of the selection stay at it."""
-    tie = int(THRESHOLD * 255)
-    levels = (found.relevancy * 255).long()
-    return torch.where(found.masks, levels.clamp(tie + 1, 255), levels.clamp(0, tie)).to(torch.uint8).numpy()
+def _found(run: OpenRun, phrases: Sequence[str]) -> Words:
+    question = ask(run.model, Query(tuple(phrases)))
+    survey, views = Survey(question), photo_views(run, None, ())
+    with bar("Looking", len(views)) as report:
+        for number, view in enumerate(views, start=1):
+            survey.look(run.model.pinhole(view.camera))
+            report(number)
+    outputs = run.pipeline.datamanager.train_dataparser_outputs
+    transform, scale = outputs.dataparser_transform, float(outputs.dataparser_scale)
+    boxes = [
+        None if box is None else {"corners": box.corners().tolist(), "size": in_data(box, transform, scale).size.tolist()}
+        for box in (place.box for place in survey.places())
+    ]
+    found = question.select()
+    # What cleaning took out of the selection stays at the threshold.
+    tie, levels = int(THRESHOLD * 255), (found.relevancy * 255).long()
+    levels = torch.where(found.masks, levels.clamp(tie + 1, 255), levels.clamp(0, tie))
+    return Words(list(phrases), levels.to(torch.uint8).numpy(), boxes)
 
 
 def _seen(run: OpenRun, cameras: Sequence[Pinhole]) -> Seen:

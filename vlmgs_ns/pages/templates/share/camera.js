@@ -11,6 +11,22 @@ function turned(v, axis, angle) {
   return v.map((value, k) => value * c + side[k] * s + axis[k] * along);
 }
 
+/** Return the edges of a box as pairs of places [x, y] in a view; what is behind the camera is cut off. */
+function boxEdges(corners, { eye, turn, focal, centre }, nearest) {
+  const seen = corners.map((corner) => turn.map((row) => dot(row, add(corner, eye, -1)))), edges = [];
+  // Corners are counted in binary, a bit for each axis.
+  for (let from = 0; from < 8; from++) {
+    for (const bit of [1, 2, 4]) {
+      let a = seen[from], b = seen[from | bit];
+      if (from & bit || Math.max(a[2], b[2]) <= nearest) continue;
+      if (a[2] > b[2]) [a, b] = [b, a];
+      if (a[2] < nearest) a = add(a, add(b, a, -1), (nearest - a[2]) / (b[2] - a[2]));
+      edges.push([a, b].map((p) => [0, 1].map((k) => focal[k] * p[k] / p[2] + centre[k])));
+    }
+  }
+  return edges;
+}
+
 class Camera {
   /** turn: rows right, down, forward in the world. pivot: distance of the point to turn around. */
   constructor(up, nearest, farthest) {

@@ -9,7 +9,8 @@ async function start() {
   const gaussians = decode(await inflated("gaussians"), scene.gaussians), { count } = scene.gaussians;
   const relevancies = scene.phrases.length ? await inflated("relevancies") : new Uint8Array();
   const rows = scene.phrases.map((_, k) => relevancies.subarray(k * count, (k + 1) * count));
-  const canvas = element("view"), renderer = new Renderer(canvas, gaussians, scene.gaussians, scene.antialiased);
+  const canvas = element("view"), outline = document.querySelector("#box path");
+  const renderer = new Renderer(canvas, gaussians, scene.gaussians, scene.antialiased);
   const camera = new Camera(scene.up, scene.unit / 50, scene.unit * 3);
   let at = scene.start, lens = scene.views[at].lens, phrase = -1, threshold = scene.threshold;
 
@@ -65,6 +66,9 @@ async function start() {
     }
     if (canvas.dataset.state === "loading" && sorting) return; // no order yet
     renderer.draw(view(ratio), phrase < 0 ? "none" : chosenEffect(), threshold);
+    const box = element("boxed").checked && phrase >= 0 ? scene.boxes[phrase] : null;
+    const edges = box ? boxEdges(box.corners, view(1), NEAR) : [];
+    outline.setAttribute("d", edges.map(([a, b]) => `M${a.join(" ")}L${b.join(" ")}`).join(""));
     if (flight) draw();
     else if (!inMotion && !sorting) canvas.dataset.state = "still";
   }
@@ -154,7 +158,10 @@ async function start() {
   function say(text = "") {
     element("level").textContent = threshold.toFixed(2);
     const marked = phrase < 0 ? 0 : rows[phrase].reduce((sum, byte) => sum + (byte / 255 > threshold), 0);
-    answer.textContent = text || (phrase < 0 ? "" : `“${scene.phrases[phrase]}”: ${marked.toLocaleString("en")} of ${count.toLocaleString("en")} Gaussians`);
+    const box = phrase >= 0 && element("boxed").checked ? scene.boxes[phrase] : null;
+    const size = box ? `; box of ${box.size.map((side) => side.toPrecision(2)).join(" × ")} in the units of the data` : "";
+    const counted = phrase < 0 ? "" : `“${scene.phrases[phrase]}”: ${marked.toLocaleString("en")} of ${count.toLocaleString("en")} Gaussians${size}`;
+    answer.textContent = text || counted;
   }
 
   bar.oninput = () => {
@@ -163,6 +170,10 @@ async function start() {
     draw();
   };
   document.querySelectorAll("input[name=effect]").forEach((input) => { input.onchange = draw; });
+  element("boxed").onchange = () => {
+    say();
+    draw();
+  };
 
   /** What is at a place of the canvas, in CSS pixels. */
   function look(x, y, of) {
