@@ -100,6 +100,8 @@ def agreement(page: Page, run: OpenRun, plain: dict[str, np.ndarray]) -> dict[st
             coloured = np.linalg.norm(now - (before * 0.35 + TINT * 0.65), axis=-1) < np.linalg.norm(now - grey, axis=-1)
             truth = [thing.mask() for thing in views[Path(name).stem].objects if thing.phrase == phrase]
             mask = np.any(truth, axis=0) if truth else np.zeros_like(coloured)
+            rows, columns = (np.arange(n) * m // n for n, m in zip(coloured.shape, mask.shape, strict=True))
+            mask = mask[rows[:, None], columns]
             common, either = common + int((coloured & mask).sum()), either + int((coloured | mask).sum())
         button.click()
         found[phrase] = common / max(either, 1)

@@ -236,6 +236,7 @@ def test_a_phrase_isolates_hides_and_colours_its_gaussians(opened: Shown, run: O
     union = w * h + len(columns) * ZOOM**2 - inner[0] * inner[1]
     assert inner[0] * inner[1] / union > 0.4  # of a thing of which a pixel's side is a twentieth
     button.click()
+    opened.wait()
     assert opened.page.locator("#box path").get_attribute("d") == ""
     assert button.get_attribute("aria-pressed") == "false" and opened.page.locator("#answer").inner_text() == ""
 

@@ -38,6 +38,7 @@ async function start() {
   }
 
   function draw() {
+    if (canvas.dataset.state === "still") canvas.dataset.state = "resting";
     if (!changed) requestAnimationFrame(paint);
     changed = true;
   }
