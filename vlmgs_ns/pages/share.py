@@ -38,6 +38,7 @@ from vlmgs_ns.words.place import in_data
 from vlmgs_ns.words.query import THRESHOLD, Query
 from vlmgs_ns.words.question import Survey, ask
 
+MOST_BYTES = 15_000_000
 MOST_VIEWPOINTS = 100
 """Training photos, evenly spaced, of which the page has the viewpoint, and by which it is judged what photos show."""
 MOST_PHOTOS = 6
@@ -84,7 +85,9 @@ class Seen:
     """The camera that shows the most Gaussians."""
 
 
-def write_share(run: OpenRun, out: Path, phrases: Sequence[str], degree: int, most_bytes: int) -> Shared:
+def write_share(
+    run: OpenRun, out: Path, phrases: Sequence[str] = (), degree: int = 3, most_bytes: int = MOST_BYTES
+) -> Shared:
     """Write a run's scene as a page, whole or not at all.
 
     Args:
