@@ -97,7 +97,8 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
         f"Trained {gaussians:,} Gaussians in {trained_in:.0f} s; {time.monotonic() - start:.0f} s in all.\n"
         f"Held out: PSNR {metrics['psnr']:.2f} dB, {metrics['psnr_before_training']:.2f} before training; "
         f"SSIM {metrics['ssim']:.3f}, {metrics['ssim_before_training']:.3f} before training\n"
-        f"Wrote:\n  {out / 'index.html'}  (open it in a browser)\n  {out / 'scene.html'}  (the room itself)\n  {out / 'turntable.mp4'}\n  {out / 'metrics.json'}\n"
+        f"Wrote:\n  {out / 'index.html'}  (open it in a browser)\n  {out / 'scene.html'}  (the room itself)\n"
+        f"  {out / 'turntable.mp4'}\n  {out / 'metrics.json'}\n"
         f"  {out / 'scene'}\n  {folder}\nNext:\n{listed}"
     )
 

@@ -85,9 +85,7 @@ class Seen:
     """The camera that shows the most Gaussians."""
 
 
-def write_share(
-    run: OpenRun, out: Path, phrases: Sequence[str] = (), degree: int = 3, most_bytes: int = MOST_BYTES
-) -> Shared:
+def write_share(run: OpenRun, out: Path, phrases: Sequence[str] = (), degree: int = 3, most_bytes: int = MOST_BYTES) -> Shared:
     """Write a run's scene as a page, whole or not at all.
 
     Args:
