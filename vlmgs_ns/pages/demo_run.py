@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from nerfstudio.utils import writer
 
 from vlmgs_ns.config import vlm_fastgs_lite
 from vlmgs_ns.method.finished_run import OpenRun
@@ -137,6 +136,8 @@ def _train(trainer: VlmFastGSTrainer) -> float:
     start = time.monotonic()
     trainer.train()
     seconds = time.monotonic() - start
+    from nerfstudio.utils import writer  # not before nerfstudio's configurations: they import each other
+
     for events in writer.EVENT_WRITERS:
         if isinstance(events, writer.TensorboardWriter):
             events.tb_writer.flush()  # the page reads what was written
