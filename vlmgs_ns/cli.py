@@ -28,6 +28,7 @@ from vlmgs_ns.commands.features import Features
 from vlmgs_ns.commands.query import Query
 from vlmgs_ns.commands.render_report import RenderReport
 from vlmgs_ns.commands.scene import Scene
+from vlmgs_ns.commands.share import Share
 from vlmgs_ns.system.errors import InputError
 
 Command = (
@@ -38,6 +39,7 @@ Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Query, tyro.conf.subcommand("query")]
     | Annotated[RenderReport, tyro.conf.subcommand("render-report")]
+    | Annotated[Share, tyro.conf.subcommand("share")]
     | Annotated[Features, tyro.conf.subcommand("features")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]

@@ -57,7 +57,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 def test_it_writes_all_that_it_names_and_nothing_else(demo: Result) -> None:
-    assert {path.name for path in demo.out.iterdir()} == {"scene", "outputs", "index.html", "turntable.mp4", "metrics.json"}
+    assert {path.name for path in demo.out.iterdir()} == {
+        *("scene", "outputs", "index.html", "scene.html", "turntable.mp4", "metrics.json")
+    }
     for path in re.findall(r"^  (/.*?)(?:  \(.*)?$", demo.stdout.partition("Wrote:")[2], flags=re.MULTILINE):
         assert Path(path).exists(), path
 

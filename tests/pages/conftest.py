@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.nerfstudio.test_viewer import BROWSERS, FLAGS
 from vlmgs_ns.method.finished_run import OpenRun, open_run
 
 PHRASES = ["red ball", "wooden table"]
@@ -90,3 +92,39 @@ def no_semantics(demo: Demo) -> Iterator[None]:
     kept, demo.run.model.semantics = demo.run.model.semantics, None
     yield
     demo.run.model.semantics = kept
+
+
+@pytest.fixture(scope="module")
+def browser() -> Any:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package (the dev extra)")
+    path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(f"needs a Chromium on the PATH: none of {', '.join(BROWSERS)}")
+    with playwright.sync_playwright() as session:
+        # Pages that draw on a canvas would complain of being read back.
+        flags = [flag for flag in FLAGS if flag != "--disable-gpu"]
+        running = session.chromium.launch(executable_path=path, args=flags)
+        yield running
+        running.close()
+
+
+class Opened:
+    """A page in the browser, and what it asked for and complained about."""
+
+    def __init__(self, browser: Any, path: Path, width: int = 1000, height: int = 800, **context: Any) -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": height}, **context)
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(path.as_uri())
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until everything is drawn."""
+        self.page.wait_for_function("[...document.images].every(image => image.complete)")
+
+    def elsewhere(self) -> list[str]:
+        """Requests but for the file itself and what is inside it."""
+        return [url for url in self.requests[1:] if not url.startswith("data:")]

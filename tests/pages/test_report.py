@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pages.conftest import PHRASES, Demo, Page, read
+from tests.pages.conftest import PHRASES, Demo, Opened, Page, read
 from vlmgs_ns.commands.render_report import RenderReport
 from vlmgs_ns.pages.curves import read_curves
 from vlmgs_ns.pages.report import write_report
 from vlmgs_ns.system.errors import InputError
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOSTILE = "<script>window.owned = true</script><img src=x onerror='window.owned = true'>"
 SECTIONS = ["views", "training", "guidance", "words", "run", "costs", "next"]
 
@@ -29,37 +28,6 @@ SECTIONS = ["views", "training", "guidance", "words", "run", "costs", "next"]
 def written(run: Any, out: Path, **settings: Any) -> Page:
     write_report(run, out, **settings)
     return read(out)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Any:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package (the dev extra)")
-    path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"needs a Chromium on the PATH: none of {', '.join(BROWSERS)}")
-    with playwright.sync_playwright() as session:
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        running = session.chromium.launch(executable_path=path, args=flags)
-        yield running
-        running.close()
-
-
-class Opened:
-    """A page in the browser, and what it asked for and complained about."""
-
-    def __init__(self, browser: Any, path: Path, width: int = 1000, **context: Any) -> None:
-        self.page = browser.new_page(viewport={"width": width, "height": 800}, **context)
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(path.as_uri())
-        self.page.wait_for_function("[...document.images].every(image => image.complete)")
-
-    def elsewhere(self) -> list[str]:
-        """Requests but for the file itself and what is inside it."""
-        return [url for url in self.requests[1:] if not url.startswith("data:")]
 
 
 @pytest.mark.browser

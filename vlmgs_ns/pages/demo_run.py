@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from nerfstudio.utils import writer
 
 from vlmgs_ns.config import vlm_fastgs_lite
 from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.method.trainer import VlmFastGSTrainer, VlmFastGSTrainerConfig
 from vlmgs_ns.pages.held_out import held_out
 from vlmgs_ns.pages.report import VIEWS_SHOWN, DemoResults, write_report
+from vlmgs_ns.pages.share import write_share
 from vlmgs_ns.pages.turntable import write_turntable
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.progress import say
@@ -36,6 +36,7 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
         scene/          the embedded scene
         outputs/        the run, as ns-train writes it
         index.html      the report of the run, everything in it
+        scene.html      the room itself, to turn, walk through and ask
         turntable.mp4   one turn around the room
         metrics.json    what the page says, for programs
 
@@ -79,12 +80,13 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
         "rasteriser": machine["rasterizer"],
     }
 
-    say("4/4 The turntable and the page")
+    say("4/4 The turntable and the pages")
     write_turntable(trainer.pipeline, out / "turntable.mp4", turntable_seconds)
     run = OpenRun(folder / "config.yml", trainer.pipeline.eval())
     film = (out / "turntable.mp4").read_bytes()
     results = DemoResults(TITLE, INTRO, trained, before, seeds, film, beside=out)
     commands = write_report(run, out / "index.html", demo=results)
+    write_share(run, out / "scene.html")
     with replacing(out / "metrics.json") as partial:
         report = {**metrics, "settings": settings, "config": str(run.config)}
         partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -94,7 +96,8 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
         f"Trained {gaussians:,} Gaussians in {trained_in:.0f} s; {time.monotonic() - start:.0f} s in all.\n"
         f"Held out: PSNR {metrics['psnr']:.2f} dB, {metrics['psnr_before_training']:.2f} before training; "
         f"SSIM {metrics['ssim']:.3f}, {metrics['ssim_before_training']:.3f} before training\n"
-        f"Wrote:\n  {out / 'index.html'}  (open it in a browser)\n  {out / 'turntable.mp4'}\n  {out / 'metrics.json'}\n"
+        f"Wrote:\n  {out / 'index.html'}  (open it in a browser)\n  {out / 'scene.html'}  (the room itself)\n"
+        f"  {out / 'turntable.mp4'}\n  {out / 'metrics.json'}\n"
         f"  {out / 'scene'}\n  {folder}\nNext:\n{listed}"
     )
 
@@ -133,6 +136,8 @@ def _train(trainer: VlmFastGSTrainer) -> float:
     start = time.monotonic()
     trainer.train()
     seconds = time.monotonic() - start
+    from nerfstudio.utils import writer  # not before nerfstudio's configurations: they import each other
+
     for events in writer.EVENT_WRITERS:
         if isinstance(events, writer.TensorboardWriter):
             events.tb_writer.flush()  # the page reads what was written

@@ -18,6 +18,7 @@ def next_commands(config: Path, beside: Path, phrases: list[str] | None) -> dict
     out = {name: str(beside / name) for name in ("eval.json", "interpolate.mp4", "export")}
     commands = {
         "Look around in a browser": [["ns-viewer", *load, "--viewer.websocket-host", "127.0.0.1"]],
+        "Show it to anybody": [["vlmgs", "share", str(config.parent)]],
         "Measure, render, export": [
             ["ns-eval", *load, "--output-path", out["eval.json"]],
             ["ns-render", "interpolate", *load, "--output-path", out["interpolate.mp4"]],

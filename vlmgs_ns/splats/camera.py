@@ -22,6 +22,17 @@ class Pinhole:
         factor = self.K.new_tensor([[width / self.width], [height / self.height], [1.0]])
         return Pinhole(self.viewmat, self.K * factor, width, height)
 
+    def shows(
+        self,
+        points: Tensor,  # [N, 3] world
+    ) -> Tensor:  # [N] bool
+        """Return which points lie in front of the camera and inside its picture."""
+        seen = points @ self.viewmat[:3, :3].T + self.viewmat[:3, 3]
+        depth = seen[:, 2]
+        place = (seen @ self.K.T)[:, :2] / depth.clamp_min(1e-6)[:, None]
+        size = place.new_tensor([self.width, self.height])
+        return (depth > 0) & (place >= 0).all(dim=1) & (place <= size).all(dim=1)
+
 
 def world_to_camera(
     camera_to_worlds: Tensor,  # [C, 3, 4]

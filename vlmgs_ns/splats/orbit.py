@@ -37,7 +37,7 @@ def orbit(
         raise ValueError(f"{len(camera_to_worlds)} photos do not surround a scene; give the poses of 3 or more")
     poses = camera_to_worlds.double()
     positions, forward = poses[:, :, 3], -poses[:, :, 2]
-    focus = _nearest_to_lines(positions, forward)
+    focus = nearest_to_lines(positions, forward)
     east, north, up = _frame(poses[:, :, 1].mean(dim=0))
     offset = positions - focus
     height = offset @ up
@@ -57,14 +57,14 @@ def surrounds(
     if len(camera_to_worlds) < 3:
         return False
     poses = camera_to_worlds.double()
-    offset = poses[:, :, 3] - _nearest_to_lines(poses[:, :, 3], -poses[:, :, 2])
+    offset = poses[:, :, 3] - nearest_to_lines(poses[:, :, 3], -poses[:, :, 2])
     east, north, _ = _frame(poses[:, :, 1].mean(dim=0))
     azimuth = torch.rad2deg(torch.atan2(offset @ north, offset @ east)).sort().values
     gaps = torch.diff(azimuth, append=azimuth[:1] + 360)
     return float(gaps.max()) <= _WIDEST_GAP
 
 
-def _nearest_to_lines(
+def nearest_to_lines(
     origins: Tensor,  # [N, 3]
     directions: Tensor,  # [N, 3]
 ) -> Tensor:  # [3]

@@ -20,7 +20,7 @@ LEAST_LOGIT = math.log(1 / 254)
 """Logit of the opacity 1/255, below which no rasteriser of 3DGS draws a Gaussian."""
 LONGEST_HEADER = 1 << 16
 """Bytes; 3DGS' own take 1,500."""
-_C0 = math.sqrt(1 / (4 * math.pi))
+C0 = math.sqrt(1 / (4 * math.pi))
 """The harmonic of degree 0."""
 
 
@@ -65,7 +65,7 @@ def trained_gaussians(
     """
     values = {name: parameters[name].detach().cpu().float() for name in Gaussians.__dataclass_fields__}
     if sh_degree == 0:
-        values["features_dc"] = (torch.sigmoid(values["features_dc"]) - 0.5) / _C0
+        values["features_dc"] = (torch.sigmoid(values["features_dc"]) - 0.5) / C0
     return Gaussians(**values)
 
 

@@ -206,9 +206,5 @@ def share_in_picture(splats: Splats, camera: Pinhole) -> float:
     weights = mass(splats)
     if not weights.sum() > 0:
         return 1.0
-    seen = splats.means @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
-    depth = seen[:, 2]
-    place = (seen @ camera.K.T)[:, :2] / depth.clamp_min(1e-6)[:, None]
-    size = place.new_tensor([camera.width, camera.height])
-    inside = (depth > 0) & (place >= 0).all(dim=1) & (place <= size).all(dim=1)
+    inside = camera.shows(splats.means)
     return float(weights[inside].sum() / weights.sum())
