@@ -15,7 +15,7 @@ import torch
 
 from vlmgs_ns.guidance.backends.choose import BackendSettings, make_backend
 from vlmgs_ns.guidance.backends.transformers import DEFAULT_MODEL, missing_weights
-from vlmgs_ns.method.machine import cuda_of_torch, default_device, gsplat_kernels
+from vlmgs_ns.method.machine import cuda_of_torch, default_device, gsplat_kernels, suited_method
 from vlmgs_ns.semantics.clip_files import find_clip
 from vlmgs_ns.semantics.config import LITE_SEMANTICS, SemanticsConfig
 from vlmgs_ns.semantics.dino_files import find_dino
@@ -73,10 +73,9 @@ def diagnose() -> Diagnosis:
         Finding("memory", _free_memory(), "photos and Gaussians"),
         Finding("disk", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB free", "runs"),
     ]  # fmt: skip
-    method = "vlm-fastgs" if on_cuda else "vlm-fastgs-cpu (vlm-fastgs-lite for a first look)"
     rasteriser = "gsplat's CUDA kernels" if on_cuda else "numba kernels on the CPU"
     choices = [
-        f"Training: ns-train {method}, {rasteriser}",
+        f"Training: ns-train {suited_method()}, {rasteriser}",
         make_backend(BackendSettings())[1],
         choose_encoders(SemanticsConfig() if on_cuda else LITE_SEMANTICS).message,
     ]

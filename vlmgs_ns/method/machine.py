@@ -29,6 +29,11 @@ def default_device() -> DeviceType:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def suited_method() -> str:
+    """Return the method of ns-train that suits this machine."""
+    return "vlm-fastgs" if default_device() == "cuda" else "vlm-fastgs-cpu"
+
+
 def hint_for_cpu(device: str, iterations: int, max_image_size: int) -> str:
     """Return which methods suit a CPU, where a run on one is over three times as long as vlm-fastgs-cpu's, in pixels; else ""."""
     if device != "cpu" or iterations * max_image_size**2 < 10**10:
