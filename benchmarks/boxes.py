@@ -56,7 +56,7 @@ def measure(args: argparse.Namespace, seed: int, geometry_file: Path, out: Path)
     from vlmgs_ns.semantics.stage import Stage
     from vlmgs_ns.words.place import in_data
     from vlmgs_ns.words.query import make_query
-    from vlmgs_ns.words.question import Question, Survey
+    from vlmgs_ns.words.question import Survey, ask
 
     geometry, scene, config = Geometry(geometry_file), args.out / f"toy-{seed}", settings("lift")
     cache = FeatureCache(args.out / "maps" / f"{geometry_file.stem}-tiny")
@@ -66,7 +66,7 @@ def measure(args: argparse.Namespace, seed: int, geometry_file: Path, out: Path)
     found = stage.begin()
     assert stage.run(found)
     things = json.loads((scene / "labels.json").read_text(encoding="utf-8"))["objects"]
-    survey = Survey(Question(SearchableRoom(geometry, found), make_query([thing["name"] for thing in things])))
+    survey = Survey(ask(SearchableRoom(geometry, found), make_query([thing["name"] for thing in things])))
     for camera in geometry.cameras["held_out"]:
         survey.look(camera)
     rows = []

@@ -38,7 +38,7 @@ class StandIn:
 
     name = fingerprint = "stand-in"
     coordinates = "thousandths"
-    needs_evidence = False
+    needs_evidence = quick = False
 
     def check(self) -> None:
         """Nothing can be missing."""
@@ -107,10 +107,10 @@ def with_backend(kind: str, function: Function, item: Any, tell: Callable[[int],
     from vlmgs_ns.method import pipeline
 
     if isinstance(item, Order):
-        scene = Path(item.run.data)
+        data = Path(item.run.data)
         if kind == "everywhere":  # no phase allows a region of the whole picture otherwise
             regions.LIMITS["detail"] = regions.Limits(1, 1.0, 1.0)
-        choose: Any = lambda settings: (Everywhere() if kind == "everywhere" else Oracle(scene), f"Guidance: {kind}")  # noqa: E731
+        choose: Any = lambda settings, scene: (Everywhere() if kind == "everywhere" else Oracle(data), f"Guidance: {kind}")  # noqa: E731
         pipeline.make_backend = choose
     return function(item, tell)
 

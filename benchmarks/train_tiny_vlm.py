@@ -1,18 +1,12 @@
-"""Trains a tiny Qwen3-VL on rendered toy scenes, and measures it on rooms never trained on. Unfinished: the package has no such
-model yet.
+"""Trains the tiny Qwen3-VL of the package on rendered toy scenes, and measures it on rooms never trained on.
 
-    python benchmarks/train_tiny_vlm.py --work WORK --out OUT/vlm [--only data|tower|language|measure]
+    python benchmarks/train_tiny_vlm.py --work WORK --out vlmgs_ns/toy/models/qwen3_vl [--only data|tower|language|measure]
 
-Planned for three hours of two cores, and not yet run as long. WORK gets the pictures (1 GB) and a checkpoint every 100 steps:
-started again, it goes on where it was. Every draw comes from fixed seeds; rooms from 1000 on are for training, 1502 in
-reconstruction and 2000 to 2009 are held out, and those below 1000, which the demo and the benchmarks use, are never rendered.
-
-A draft of this training had half an hour of one core: 14,400 quarters and 5,600 whole pictures for the tower, 1,500 steps for
-the language side. Measured as below on 12 photos of three held-out rooms and 63 renders (in brackets: pictures shuffled):
-JSON always valid, mean IoU of the subject's box 0.82 (0.53), of 87 named objects' 0.28 (0.10), 23 % of these above 0.5 (6 %);
-precision and recall of detail 0.42 and 0.55 (0.33 and 0.43), of defects 0.09 and 0.16 (0.03 and 0.06); 0.26 s per question on
-a busy machine. The tower is the limit: its own tokens box an object with an IoU above 0.5 in 16 % (70 held-out objects
-without tables) and 20 % (50 of training photos), so that it is not trained enough, rather than overfitted.
+It takes under three hours of one core. WORK gets the pictures (1 GB) and a checkpoint every 100 steps: started again, it goes on
+where it was. Every draw comes from fixed seeds; rooms from 1000 on are for training, 1502 in reconstruction and 2000 to 2009 are
+held out, and those below 1000, which the demo and the benchmarks use, are never rendered. What it reached is in
+`vlmgs_ns/toy/models/MODEL_CARD.md`. A draft with a quarter of the training boxed 23 % of named objects with an IoU above 0.5; the
+tower was its limit.
 
 Questions alone teach a model of this size nothing in such a time. So the tower is trained first, to say of every merged token
 what it shows (kind, colour, material, place, boxes), in the directions in which words mean these things (`tiny_vlm_model`): on

@@ -27,9 +27,41 @@ CONFIGS = (
 )
 
 
-def python(code: str) -> str:
-    """What a fresh interpreter prints."""
-    return subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True).stdout
+HEAVY = ("transformers", "open_clip", "numba", "open3d", "accelerate", "torchmetrics", "sklearn", "playwright")
+"""Libraries that a command imports as it needs them."""
+IMPORT = f"""
+import json, os, sys
+os.environ["HF_HUB_CACHE"] = os.devnull
+import gsplat, gsplat.strategy.default, gsplat.rendering, nerfstudio.engine.trainer, nerfstudio.models.splatfacto
+import nerfstudio.data.datamanagers.full_images_datamanager, nerfstudio.pipelines.base_pipeline, torch.serialization
+
+def census():
+    found = {{}}
+    for name, module in list(sys.modules.items()):
+        if name.split('.')[0] in ('nerfstudio', 'gsplat') or name in ('torch.serialization', 'torch.optim.adam'):
+            for key, value in list(vars(module).items()):
+                if key.startswith('__') or type(value).__name__ == 'module':
+                    continue
+                found[name, key] = id(value)
+                if isinstance(value, type):
+                    found.update({{(name, key, k): id(v) for k, v in vars(value).items() if not k.startswith(('__', '_abc'))}})
+    return found
+
+before = census()
+import vlmgs_ns.config
+after = census()
+changed = ['.'.join(key) for key in before if before[key] != after.get(key)]
+from vlmgs_ns.semantics.stage import choose_encoders
+assert "embedded" in choose_encoders(vlmgs_ns.config.vlm_fastgs_lite.config.pipeline.model.semantics).message
+print(json.dumps({{'changed': changed, 'heavy': [m for m in {HEAVY} if m in sys.modules]}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def imported() -> dict[str, list[str]]:
+    """What has changed and which heavy libraries are there once a fresh interpreter has imported the methods."""
+    command = [sys.executable, "-W", "ignore", "-c", IMPORT]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
 def specification(name: str) -> MethodSpecification:
@@ -44,38 +76,15 @@ def test_methods_are_registered_under_their_names(name: str) -> None:
     assert isinstance(spec.config, VlmFastGSTrainerConfig)
 
 
-def test_importing_the_methods_is_light() -> None:
-    """Every nerfstudio command pays for this import: none of the heavy libraries may come with it."""
-    heavy = ("transformers", "open_clip", "numba", "open3d", "accelerate", "torchmetrics", "sklearn", "playwright")
-    code = f"import json, sys, vlmgs_ns.config; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
-    assert json.loads(python(code).splitlines()[-1]) == []
+def test_importing_the_methods_is_light(imported: dict[str, list[str]]) -> None:
+    """Every nerfstudio command pays for this import: none of the heavy libraries may come with it, nor with the choice of the
+    encoders where there are no weights."""
+    assert imported["heavy"] == []
 
 
-def test_importing_changes_nothing_of_others() -> None:
+def test_importing_changes_nothing_of_others(imported: dict[str, list[str]]) -> None:
     """No function, class attribute or module variable of nerfstudio, gsplat or torch's serialisation is replaced."""
-    code = """
-import sys
-import gsplat, gsplat.strategy.default, gsplat.rendering, nerfstudio.engine.trainer, nerfstudio.models.splatfacto
-import nerfstudio.data.datamanagers.full_images_datamanager, nerfstudio.pipelines.base_pipeline, torch.serialization
-
-def census():
-    found = {}
-    for name, module in list(sys.modules.items()):
-        if name.split('.')[0] in ('nerfstudio', 'gsplat') or name in ('torch.serialization', 'torch.optim.adam'):
-            for key, value in list(vars(module).items()):
-                if key.startswith('__') or type(value).__name__ == 'module':
-                    continue
-                found[name, key] = id(value)
-                if isinstance(value, type):
-                    found.update({(name, key, k): id(v) for k, v in vars(value).items() if not k.startswith(('__', '_abc'))})
-    return found
-
-before = census()
-import vlmgs_ns.config
-after = census()
-print([key for key in before if before[key] != after.get(key)])
-"""
-    assert python(code).splitlines()[-1] == "[]"
+    assert imported["changed"] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -119,6 +119,13 @@ def test_the_command_line_is_light() -> None:
     assert not loaded_by("import vlmgs_ns.cli") & {"torch", "numpy", "numba", "nerfstudio", "PIL"}
 
 
+def test_a_gpu_needs_torch_and_gsplat_alone() -> None:
+    """The first half of benchmarks/gpu: rasteriser, lifting, strategy and relevancy where neither nerfstudio nor numba is."""
+    modules = ("rasterize.cuda", "rasterize.lift", "densify.strategy", "densify.scores", "densify.ssim", "semantics.relevancy")
+    loaded = loaded_by(f"import {', '.join(f'{PACKAGE}.{module}' for module in modules)}")
+    assert not loaded & {"nerfstudio", "numba", "scipy", "open3d", "plyfile", "pydantic", "tyro", "transformers"}
+
+
 @pytest.mark.parametrize(
     ("source", "everywhere", "expected"),
     [

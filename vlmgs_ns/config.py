@@ -136,7 +136,7 @@ vlm_fastgs_cpu = MethodSpecification(
         lr={"means": 6e-4, "features_dc": 0.005, "opacities": 0.05, "scales": 0.01},
         lazy_updates=False,
     ),
-    description="vlm-fastgs on a laptop's CPU, in the time of a coffee: 5,000 iterations on photos of at most 800 pixels.",
+    description="vlm-fastgs on a laptop's CPU: 5,000 iterations on photos of at most 800 pixels.",
 )
 fastgs = MethodSpecification(
     config=_method(

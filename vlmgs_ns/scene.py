@@ -24,7 +24,7 @@ from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.words.box import OrientedBox
 from vlmgs_ns.words.query import THRESHOLD, make_query
-from vlmgs_ns.words.question import Question, Survey
+from vlmgs_ns.words.question import Question, Survey, ask
 
 
 class TrainedScene:
@@ -80,7 +80,7 @@ class TrainedScene:
             >>> found = scene.find("red ball", negatives=["table"])  # doctest: +SKIP
             >>> found.gaussians.sum(), found.box.centre  # doctest: +SKIP
         """
-        return FoundObject(self, Question(self.model, make_query([phrase], negatives, threshold)))
+        return FoundObject(self, ask(self.model, make_query([phrase], negatives, threshold)))
 
 
 @dataclass(frozen=True)

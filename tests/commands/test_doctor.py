@@ -20,7 +20,7 @@ def test_it_names_what_is_there_what_is_used_and_what_would_help(tmp_path: Path,
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     said = fork_server.run(["vlmgs", "doctor"], tmp_path, environment)
     assert said.returncode == 0, said.stderr
-    method = "vlm-fastgs" if torch.cuda.is_available() else "vlm-fastgs-lite"
+    method = "vlm-fastgs" if torch.cuda.is_available() else "vlm-fastgs-cpu"
     assert f"- Training: ns-train {method}, " in said.stdout
     assert "- Guidance: residual" in said.stdout and "- Semantics: " in said.stdout and "embedded tiny" in said.stdout
     lines = {line.split("  ")[0]: line for line in said.stdout.partition("Used here")[0].splitlines()}

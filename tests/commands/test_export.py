@@ -118,12 +118,12 @@ def test_a_negative_takes_away_what_fits_it_better(opened: OpenRun, tmp_path: Pa
         export(opened, tmp_path / "b", "warm thing", negative=(("red ball",),))
 
 
-def test_without_phrases_the_whole_scene_as_ns_export_writes_it(opened: OpenRun, tmp_path: Path) -> None:
-    from nerfstudio.scripts.exporter import ExportGaussianSplat
-
+def test_without_phrases_the_whole_scene_as_ns_export_writes_it(opened: OpenRun, tmp_path: Path, fork_server: ForkServer) -> None:
     ply = export(opened, tmp_path / "ours")
     assert ply.name == "scene.ply"
-    ExportGaussianSplat(load_config=opened.config, output_dir=tmp_path / "theirs").main()
+    theirs = ["ns-export", "gaussian-splat", "--load-config", str(opened.config), "--output-dir", str(tmp_path / "theirs")]
+    done = fork_server.run(theirs, Path.cwd(), os.environ)
+    assert done.returncode == 0, done.stderr
     ours, theirs = (PlyData.read(str(path), mmap=False)["vertex"] for path in (ply, tmp_path / "theirs" / "splat.ply"))
     assert [prop.name for prop in ours.properties] == [prop.name for prop in theirs.properties]
     for prop in ours.properties:

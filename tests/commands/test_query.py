@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sysconfig
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import imageio.v3 as imageio
@@ -21,7 +22,7 @@ from vlmgs_ns.method.finished_run import OpenRun, open_run
 from vlmgs_ns.pages.viewpoints import read_camera_path
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.words.query import make_query
-from vlmgs_ns.words.question import Question
+from vlmgs_ns.words.question import ask as put
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "vlmgs"
 WIDTH, HEIGHT, FOCAL = 96, 63, 75.0
@@ -137,7 +138,7 @@ def test_relevancy_is_that_of_the_model(opened: OpenRun, path: Path, tmp_path: P
 
 
 def test_what_gaussians_show_in_masks_adds_up_to_the_opacity_there(run: OpenRun) -> None:
-    question = Question(run.model, make_query(["red ball"]))
+    question = put(run.model, make_query(["red ball"]))
     _, camera = next(run.photos())
     pinhole = run.model.pinhole(camera)
     look = question.look(pinhole)
@@ -147,6 +148,62 @@ def test_what_gaussians_show_in_masks_adds_up_to_the_opacity_there(run: OpenRun)
     assert shown.shape == (len(question.splats), 2)
     assert torch.allclose(shown.sum(dim=0).double(), torch.tensor([look.alpha[left].sum(), look.alpha.sum()]).double(), rtol=1e-3)
     assert look.alpha.sum() > 1
+
+
+def test_a_place_on_a_photo_needs_no_words(opened: OpenRun, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, camera = next(opened.photos())
+    pinhole = opened.model.pinhole(camera)
+    means = opened.model.means.detach()[list(PARTS["ball"])]
+    seen = pinhole.K @ (pinhole.viewmat[:3, :3] @ means.mean(dim=0) + pinhole.viewmat[:3, 3])
+    x, y = (seen[:2] / seen[2]).tolist()
+    assert 0 <= x < pinhole.width and 0 <= y < pinhole.height
+    place = f"{name.name}:{x:.0f},{y:.0f}"
+    answer = ask(opened, tmp_path / "out", at=place, width=3.0, camera_path=path)
+    (found,) = answer["phrases"]
+    assert found["phrase"] == place and found["found"] and found["like"]["phrase"] == "red ball"
+    assert np.allclose(found["box_3d"]["scene"]["centre"], BALL, atol=0.08) and answer["caution"] == ""
+    monkeypatch.setitem(opened.model._modules, "semantics", None)
+    (found,) = ask(opened, tmp_path / "out", at=f"{name.name}:0,0,{pinhole.width},{pinhole.height}", camera_path=path)["phrases"]
+    assert found["found"] and found["like"] is None
+    with pytest.raises(InputError, match="32 x 24 pixels"):
+        Query(opened.folder, (), at=f"{name.name}:40,3").run()
+    with pytest.raises(InputError, match=r"--at 'frame_99999'.*did you mean"):
+        Query(opened.folder, (), at="frame_99999:4,3").run()
+
+
+def test_what_looks_like_a_picture(opened: OpenRun, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoder is told what a picture of one colour shows."""
+
+    def embed_images(pictures: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(pictures.mean(dim=(2, 3))[:, [0, 2]], (0, 4))
+
+    encoder = SimpleNamespace(tile_size=8, embed_images=embed_images, release=lambda: None)
+    monkeypatch.setattr(opened.model.semantics, "_encoder", encoder)
+    imageio.imwrite(tmp_path / "crop.png", np.full((5, 9, 3), (0, 0, 255), np.uint8))
+    (found,) = ask(opened, tmp_path / "out", like=tmp_path / "crop.png", camera_path=path)["phrases"]
+    assert found["phrase"] == "crop.png" and found["gaussians"] == len(PARTS["box"])
+    assert np.allclose(found["box_3d"]["scene"]["centre"], BOX, atol=0.05)
+    (tmp_path / "crop.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="cannot be read as a picture"):
+        Query(opened.folder, (), like=tmp_path / "crop.png").run()
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ({"phrases": ("ball",), "at": "a:1,2"}, "give one of them"),
+        ({"at": "a:1,2", "negative": ("floor",)}, "--negative is for phrases"),
+        ({"at": "a:1"}, "is not a place on a photo"),
+        ({"at": "1,2"}, "is not a place on a photo"),
+        ({"at": "a:1,-2"}, "is not a place on a photo"),
+        ({"at": "a:5,5,5,9"}, "empty box"),
+        ({"at": "a:1,2", "width": 0.0}, "--width 0 is out of range"),
+        ({"like": Path("no such file.png")}, "is not a file"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_the_run_is_opened(flags: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        Query(Path("no such run"), flags.pop("phrases", ()), **flags).run()
 
 
 def test_a_phrase_that_is_nowhere_leaves_the_others(opened: OpenRun, path: Path, tmp_path: Path, capfd: Any) -> None:

@@ -1,27 +1,33 @@
 """Imports nerfstudio and the package once and runs each command line in a fork: a console script without ten seconds of import.
 
-Serves the Unix socket that its command line names until its standard input closes. A connection is one command: it sends JSON
+Serves the Unix socket that ``socket`` in the folder of its command line leads to, until no process holds a lock on ``users``
+there. A connection is one command: it sends JSON
 ``{"argv": [...], "cwd": "…", "env": {...}, "parse_only": false}`` with the descriptors of standard output and standard error, and
 is answered with the process id and, at the end, the exit status.
 """
 
 from __future__ import annotations
 
+import fcntl
+import gc
 import importlib
 import json
 import multiprocessing
 import os
 import pkgutil
 import select
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import IO, Any, NoReturn
 
 from parse_only import parse_only
 
@@ -99,25 +105,50 @@ def reap() -> None:
             pass
 
 
-def main(path: str) -> NoReturn:
+def import_everything() -> dict[str, EntryPoint]:
+    """Import what any command would, and return the console scripts by name."""
+    gc.disable()  # hardly anything that imports make is garbage
     scripts = {point.name: point for point in entry_points(group="console_scripts")}
     for name in SCRIPTS:
         scripts[name].load()
     package = [module.name for module in pkgutil.walk_packages(vlmgs_ns.__path__, "vlmgs_ns.")]
     for name in (*package, *LATE_IMPORTS):
         importlib.import_module(name)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(path)
+    gc.freeze()  # a collection in a fork would look at all of it, and so copy its memory
+    gc.enable()
+    return scripts
+
+
+def deserted(users: IO[str]) -> bool:
+    """Return whether no process holds a lock on the file any more; then none can get one before this process has ended."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def main(folder: Path) -> NoReturn:
+    scripts = import_everything()
+    place = tempfile.mkdtemp(prefix="vlmgs-")  # a socket's path may not be long
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, (folder / "users").open() as users:
+        listener.bind(f"{place}/socket")
         listener.listen()
+        (folder / "socket").symlink_to(f"{place}/socket")
         print("ready", flush=True)  # noqa: T201
         while True:
-            readable, _, _ = select.select([listener, sys.stdin], [], [])
+            readable, _, _ = select.select([listener], [], [], 1.0)
             reap()
-            if sys.stdin in readable:
-                os._exit(0)  # there is nothing to tidy up
+            if not readable:
+                if deserted(users):
+                    (folder / "socket").unlink()
+                    shutil.rmtree(place)
+                    os._exit(0)  # there is nothing to tidy up
+                continue
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
+                users.close()
                 try:
                     serve(connection, scripts)
                 finally:
@@ -126,4 +157,4 @@ def main(path: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Path(sys.argv[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -57,7 +58,7 @@ class Job:
 
 
 class ForkServer:
-    """Starts at the first command; `close` ends it."""
+    """Starts at the first command of any process that was given the folder, serves them all, and ends with the last of them."""
 
     def __init__(self, folder: Path) -> None:
         self.network_log = folder / "network.log"
@@ -69,9 +70,9 @@ class ForkServer:
             "COLUMNS": "1000",
         }
         """The environment in which whatever tries to leave the machine fails and is logged."""
+        self._folder = folder
+        self._users: IO[str] | None = None
         self._process: subprocess.Popen[str] | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="vlmgs-")  # a socket's path may not be long
-        self._address = str(Path(self._folder.name) / "socket")
 
     def start(
         self, argv: list[str], cwd: Path, env: Mapping[str, str], stdout: IO[bytes], stderr: IO[bytes], parse_only: bool = False
@@ -85,10 +86,10 @@ class ForkServer:
             stdout, stderr: files that it writes to.
             parse_only: parse the command line and do nothing; the name may then be ``python``, with a script.
         """
-        if self._process is None:
-            self._launch()
+        if self._users is None:
+            self._join()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        connection.connect(self._address)
+        connection.connect(os.readlink(self._folder / "socket"))
         order = {"argv": argv, "cwd": str(cwd), "env": {**env, **SAFE_TO_FORK}, "parse_only": parse_only}
         socket.send_fds(connection, [json.dumps(order).encode()], [stdout.fileno(), stderr.fileno()])
         return Job(argv, connection)
@@ -108,18 +109,25 @@ class ForkServer:
         return subprocess.CompletedProcess(argv, status, *texts)
 
     def close(self) -> None:
-        """End the server; commands that still run go on."""
-        if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            self._process.wait(timeout=30)
-        self._folder.cleanup()
+        """Leave the server; commands that still run go on."""
+        if self._users is not None:
+            self._users.close()
+
+    def _join(self) -> None:
+        """Become a user of the server, which looks every second whether it has any; start it where there is none."""
+        self._folder.mkdir(exist_ok=True)
+        self._users = (self._folder / "users").open("w")
+        fcntl.flock(self._users, fcntl.LOCK_SH)
+        with (self._folder / "start").open("w") as start:
+            fcntl.flock(start, fcntl.LOCK_EX)
+            if not (self._folder / "socket").is_symlink():
+                self._launch()
 
     def _launch(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "fork_server.py"), self._address],
+            [sys.executable, str(HERE / "fork_server.py"), str(self._folder)],
             env={**self.env, **SAFE_TO_FORK},
-            stdin=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
         )

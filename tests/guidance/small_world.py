@@ -94,6 +94,7 @@ class Scripted:
         self.fingerprint = fingerprint
         self.coordinates = coordinates
         self.needs_evidence = True
+        self.quick = False
         self.asked: list[Sequence[Question]] = []
         self.released = 0
 

@@ -20,6 +20,7 @@ from vlmgs_ns.guidance.backends.residual import ResidualBackend
 from vlmgs_ns.guidance.backends.transformers import TransformersBackend
 from vlmgs_ns.guidance.prompts import REPLY_SCHEMA
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.toy.writer import WRITER
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +70,38 @@ def test_auto_never_puts_a_model_on_the_cpu(weights: Path, monkeypatch: pytest.M
         assert isinstance(backend, ResidualBackend)
         assert sentence.startswith("Guidance: residual, without a model: on cpu a model would hold up training")
         assert "--pipeline.model.guidance.backend transformers" in sentence
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    """What an embedded scene is known by."""
+    folder = tmp_path / "room"
+    folder.mkdir()
+    (folder / "labels.json").write_text(json.dumps({"writer": WRITER, "objects": [{"name": "red ball"}]}))
+    return folder
+
+
+def test_auto_asks_the_embedded_model_in_the_embedded_scenes_alone(
+    weights: Path, room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_cuda(monkeypatch, False)
+    backend, sentence = make_backend(BackendSettings(model=str(weights)), room)
+    assert isinstance(backend, TransformersBackend) and (backend.model, backend.quick) == ("embedded", True)
+    assert sentence == "Guidance: the embedded tiny Qwen3-VL on cpu, which knows the embedded scenes and no other"
+    backend.check()
+    assert isinstance(make_backend(BackendSettings(model=str(weights)), tmp_path)[0], ResidualBackend)
+    assert isinstance(make_backend(BackendSettings("residual"), room)[0], ResidualBackend), "what is asked for is taken"
+    with_cuda(monkeypatch, True)
+    backend, _ = make_backend(BackendSettings(model=str(weights)), room)
+    assert isinstance(backend, TransformersBackend) and (backend.model, backend.quick) == (str(weights), False)
+    backend, sentence = make_backend(BackendSettings(), room)
+    assert isinstance(backend, TransformersBackend) and backend.model == "embedded" and "on cuda" in sentence
+
+
+def test_a_photo_is_shown_to_the_embedded_model_only_where_that_is_asked(tmp_path: Path) -> None:
+    backend, sentence = make_backend(BackendSettings("transformers", model="embedded", device="cpu"), tmp_path)
+    assert isinstance(backend, TransformersBackend) and sentence == "Guidance: embedded on cpu, as configured"
+    backend.check()
 
 
 def test_what_is_asked_for_is_taken(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +174,7 @@ def test_every_setting_reaches_its_backend(weights: Path) -> None:
     ],
 )
 def test_settings_out_of_range(name: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"--pipeline.model.guidance.{name.replace('_', '-')} {value}: .*; give "):
+    with pytest.raises(InputError, match=f"--pipeline.model.guidance.{name.replace('_', '-')} {value} is out of range; give "):
         make_backend(BackendSettings(**{name: value}))
 
 

@@ -165,7 +165,7 @@ def test_marks_by_hand_are_in_force_at_every_densification_and_recorded_once(sce
 
 def test_what_is_marked_is_planted_now_and_then_where_it_is_wrong(scene: SmallScene, monkeypatch: pytest.MonkeyPatch) -> None:
     planted: list[int] = []
-    monkeypatch.setattr(steering, "plant", lambda point, region, count, *rest: planted.append(point.photo) or count)
+    monkeypatch.setattr(steering, "plant", lambda point, render, region, count, *rest: planted.append(point.photo) or count)
     every = PhaseSchedule(start=0, end=30, every=10, views=6)
     guide = Steering(config((), seeds=20, ground=every), Scripted(says("[]")), None, None)
     guide.instruct([on_the_ball(point) for point in scene.points])

@@ -49,7 +49,8 @@ class FlatScene:
 
 
 def run(scene: FlatScene, region: Tensor, count: int = 200, seed: int = 0, fill_gaps: bool = False) -> int:
-    return plant(scene.viewpoints()[0], region, count, scene, seed, fill_gaps)
+    here = scene.viewpoints()[0]
+    return plant(here, scene.render(here), region, count, scene, seed, fill_gaps)
 
 
 EVERYWHERE = torch.ones(HEIGHT, WIDTH, dtype=torch.bool)

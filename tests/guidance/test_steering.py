@@ -80,6 +80,20 @@ def test_nothing_is_planted_while_renders_are_dim(scene: SmallScene, monkeypatch
     assert planted == list(range(6)) and guide.tally.added == 6
 
 
+def test_a_round_renders_each_view_once(scene: SmallScene) -> None:
+    """For the question, for planting and for the focus; a late answer is about what training has made of the view meanwhile."""
+    state: dict[str, Any] = {}
+    guide = Steering(config(("background",), seeds=10), Scripted(says(BALL_BOX)), None, None)
+    guide.step(0, scene, state)
+    assert scene.renders == 6 and len(scene.planted) == 6 and chosen(state).any()
+    guide.config.blocking = False
+    guide.step(10, scene, state)
+    guide.worker._thread.join()
+    scene.renders = 0
+    guide.step(11, scene, state)
+    assert scene.renders == 6 and len(scene.planted) == 12
+
+
 def test_every_step_has_its_own_budget_of_planting(scene: SmallScene) -> None:
     guide = Steering(config(), Scripted(says(BALL_BOX)), None, None)
     for step in range(3):
@@ -262,14 +276,21 @@ def test_training_goes_on_while_a_slow_backend_thinks(scene: SmallScene) -> None
     assert len(backend.asked) == 2 and backend.released == 1
 
 
-def test_blocking_waits_for_the_answer(scene: SmallScene) -> None:
+@pytest.mark.parametrize(("blocking", "quick", "waits"), [(True, False, True), (False, True, True), (False, False, False)])
+def test_training_waits_where_it_is_told_to_and_for_a_quick_backend(
+    scene: SmallScene, blocking: bool, quick: bool, waits: bool
+) -> None:
     def think(questions: Any) -> list[Answer]:
         time.sleep(0.1)
         return [Answer(BALL_BOX) for _ in questions]
 
     state: dict[str, Any] = {}
-    Steering(config(), Scripted(think), None, None).step(0, scene, state)
-    assert chosen(state).any()
+    backend = Scripted(think)
+    backend.quick = quick
+    guide = Steering(config(blocking=blocking), backend, None, None)
+    guide.step(0, scene, state)
+    assert bool(chosen(state).any()) is waits
+    guide.close()
 
 
 def test_memory_is_given_back_once_after_the_last_round(scene: SmallScene) -> None:

@@ -161,19 +161,3 @@ def test_errors_are_value_errors_and_end_a_program_with_their_message() -> None:
     error = InputError("the value; the fix")
     assert isinstance(error, ValueError) and isinstance(error, SystemExit)
     assert str(error) == error.code == "Error: the value; the fix"
-
-
-def test_views_to_score_with_are_different_ones_and_all_where_there_are_few(tmp_path: Path) -> None:
-    data = manager(write(tmp_path))
-    photos = len(data.train_dataset)
-    before = data.get_state()["train_unseen_cameras"]
-    torch.manual_seed(0)
-    for asked in (3, photos, 100):
-        views = list(data.sample_training_views(asked))
-        indices = [camera.metadata["cam_idx"] for camera, _ in views]
-        assert len(set(indices)) == len(indices) == min(asked, photos)
-        for camera, batch in views:
-            index = camera.metadata["cam_idx"]
-            assert torch.equal(camera.camera_to_worlds[0], data.train_dataset.cameras.camera_to_worlds[index])
-            assert torch.equal(batch["image"], data.cached_train[index]["image"])
-    assert data.get_state()["train_unseen_cameras"] == before

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from tests.guidance.small_world import Scripted, SmallScene, says
 from vlmgs_ns.config import vlm_fastgs_lite
+from vlmgs_ns.densify.scores import Scores, number_of_views, take_scores
 from vlmgs_ns.densify.strategy import FastGSStrategy
 from vlmgs_ns.guidance.backends.residual import ResidualBackend
 from vlmgs_ns.guidance.config import GuidanceConfig
@@ -342,7 +342,7 @@ def test_ambient_shell_surrounds_the_points_with_grey() -> None:
     assert torch.allclose(SH2RGB(model.features_dc[len(points) :]), torch.tensor(0.5), atol=1e-5)
 
 
-def test_a_round_scores_gaussians_with_the_training_photos() -> None:
+def test_a_round_scores_gaussians_by_the_training_steps_before_it() -> None:
     """Where the photo equals the render nothing is marked; where it differs, the Gaussians seen there are important."""
     points, colours = cloud(100)
     points = 0.05 * points  # two small heaps, left and right of the middle
@@ -354,24 +354,26 @@ def test_a_round_scores_gaussians_with_the_training_photos() -> None:
     model.train()
     changed = render.clone()
     changed[:, : WIDTH // 2] = 1.0
-    asked = []
+    # a round at step 4: scored by the renders of 2, 3 and 4
+    model.strategy.refine_start_iter, model.strategy.refine_every, model.strategy.score_views = 0, 4, 3
 
-    def views(photo: Tensor):
-        def sample(count: int):
-            asked.append(count)
-            yield view, {"image": photo}
+    def scores(photo: Tensor) -> Scores:
+        counted = []
+        for step in range(1, 5):
+            model.step_cb(optimizers, step)
+            model.get_loss_dict(model.get_outputs(view), {"image": photo})["main_loss"].backward()
+            if step < 4:
+                model.step_post_backward(step)
+                counted.append(number_of_views(model.strategy_state))
+        assert counted == [0, 1, 2]
+        return take_scores(model.strategy_state)
 
-        return SimpleNamespace(sample_training_views=sample)
-
-    model.training_views = views(render)
-    assert model._score_gaussians().importance.sum() == 0
-    model.training_views = views(changed)
-    scores = model._score_gaussians()
-    _, _, info = model._splat(view, view.camera_to_worlds, dict(model.gauss_params.items()), "RGB")
-    left = info["means2d"][0, :, 0] < WIDTH / 2
-    assert left.sum() == 50 and (info["radii"] > 0).all()
-    assert scores.importance[left].max() > 5 and scores.importance[~left].max() == 0
-    assert asked == [model.config.score_views] * 2
+    optimizers = optimizers_of(model)
+    assert scores(render).importance.sum() == 0
+    found = scores(changed)
+    left = model.info["means2d"][0, :, 0] < WIDTH / 2
+    assert left.sum() == 50 and (model.info["radii"] > 0).all()
+    assert found.importance[left].max() > 5 and found.importance[~left].max() == 0
 
 
 def targeted(model: VlmFastGSModel, region: Tensor) -> None:

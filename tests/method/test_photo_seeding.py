@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,9 +49,6 @@ class Changed:
 
     def __init__(self, views: VlmFastGSDatamanager, chosen: Sequence[int] = range(24), **batch: Tensor) -> None:
         self.views, self.chosen, self.batch = views, list(chosen), batch
-
-    def sample_training_views(self, count: int) -> Iterator[tuple[Cameras, dict[str, Tensor]]]:
-        raise AssertionError
 
     def training_cameras(self) -> Cameras:
         return self.views.training_cameras()[torch.tensor(self.chosen)]

@@ -23,12 +23,19 @@ def lines(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run.folder / "guidance" / "rounds.jsonl").read_text().splitlines()]
 
 
-def test_a_run_is_guided_without_a_model_by_default(commands: Commands, scene: Path) -> None:
+def test_a_run_is_guided_without_a_model(commands: Commands, scene: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     result = commands.fork(
         *("ns-train", "vlm-fastgs-lite", "--data", scene, "--max-num-iterations", 30, "--experiment-name", "guided", *SMALL),
-        *("--logging.steps-per-log", 5, f"{GUIDANCE}.blocking", "True", *rounds("detail", 5, 10), *rounds("background", 9, 10)),
+        *(
+            "--logging.steps-per-log",
+            5,
+            f"{GUIDANCE}.backend",
+            "residual",
+            *rounds("detail", 5, 10),
+            *rounds("background", 9, 10),
+        ),
     )
     assert result.status == 0, result.output
     assert "Guidance: residual, without a model" in result.output
@@ -55,6 +62,21 @@ def test_a_run_is_guided_without_a_model_by_default(commands: Commands, scene: P
     assert events.Scalars(curve)[-1].value >= 4
 
 
+def test_in_an_embedded_scene_a_vision_language_model_is_asked_by_default(commands: Commands, scene: Path) -> None:
+    """The embedded one, of trained weights; here it shows plumbing: what it knows is measured in tests/toy."""
+    result = commands.fork(
+        *("ns-train", "vlm-fastgs-lite", "--data", scene, "--max-num-iterations", 6, "--experiment-name", "asked", *SMALL),
+        *(f"{GUIDANCE}.instruct", "wooden table", *rounds("background", 3, 10), *rounds("ground", 2, 10)),
+    )
+    assert result.status == 0, result.output
+    assert "Guidance: the embedded tiny Qwen3-VL" in result.output
+    asked = {line["phase"]: line for line in lines(run_of(commands, "vlm-fastgs-lite", "asked"))}
+    assert asked.keys() >= {"background", "ground"}
+    for line in asked.values():
+        assert line["backend"] == "transformers embedded"
+        assert all(isinstance(json.loads(view["reply"]), list) and view["error"] is None for view in line["views"])
+
+
 def test_what_the_user_marks_is_traced_and_recorded_without_a_model(commands: Commands, scene: Path, tmp_path: Path) -> None:
     boxes = tmp_path / "boxes.json"
     names = sorted(path.name for path in (scene / "images").iterdir())
@@ -75,7 +97,10 @@ def test_what_the_user_marks_is_traced_and_recorded_without_a_model(commands: Co
     ("options", "words"),
     [
         (("instruct-boxes", "boxes.json"), ("boxes.json", "the scene has no photo 'nowhere.jpg'")),
-        (("instruct", "the cup"), ("finding 'the cup' in photos takes a vision-language model", "instruct-boxes")),
+        (
+            ("instruct", "the cup", "backend", "residual"),
+            ("finding 'the cup' in photos takes a vision-language model", "instruct-boxes"),
+        ),
         (("instruct", "the cup", "enabled", "False"), ("guidance is off", "guidance.enabled True")),
     ],
 )

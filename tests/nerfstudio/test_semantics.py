@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import torch
 from tests.nerfstudio.conftest import SMALL, Commands, Result, Run, run_of
 from tests.nerfstudio.test_train import differences, load, wait_for
 from tests.semantics.tiny_models import save_clip, save_dino
+from vlmgs_ns.semantics.config import SemanticsConfig
+from vlmgs_ns.semantics.embedded import EMBEDDED
+from vlmgs_ns.semantics.stage import choose_encoders
 
 STEPS = 120
 """Rendered steps: enough to be stopped among them."""
@@ -159,6 +163,22 @@ def test_on_a_ply(commands: Commands, scene: Path, words: tuple[str, ...], train
     transform, scale = torch.tensor(said["transform"]), said["scale"]
     wanted = scale * (ours @ transform[:, :3].T + transform[:, 3])
     assert torch.allclose(gaussians(load(there.checkpoints[-1]))["_model.gauss_params.means"], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(("encoder", "built"), [("auto", False), ("embedded", True)])
+def test_words_that_would_be_noise_are_left_out_unless_asked_for(
+    commands: Commands, scene: Path, tmp_path: Path, encoder: str, built: bool
+) -> None:
+    if choose_encoders(SemanticsConfig()).clip_model != EMBEDDED:
+        pytest.skip("needs a machine without the weights of OpenCLIP")
+    copy = tmp_path / "copy"
+    shutil.copytree(scene, copy)
+    (copy / "labels.json").unlink()  # no embedded room any more
+    options = ("--pipeline.model.semantics.enabled", "True", "--pipeline.model.semantics.clip", encoder)
+    result = train(commands, copy, "noise", "--max-num-iterations", 3, *options)
+    assert result.status == 0 and ("Semantics: left out" in result.output) != built, result.output[-2000:]
+    assert built or "--pipeline.model.semantics.clip embedded" in " ".join(result.output.split())
+    assert bool(list(commands.cwd.rglob("outputs/noise/**/semantics.json"))) == built
 
 
 @pytest.mark.parametrize(

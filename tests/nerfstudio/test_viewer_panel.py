@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image
 from plyfile import PlyData
+from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from tests.nerfstudio.test_viewer import BROWSERS, FLAGS, free_port
 from tests.words.trained import NEGATIVES
@@ -287,6 +288,36 @@ def test_find_select_hide_export(room: tuple[Any, Path, torch.Tensor], opened: t
         page.press("Undo")
     page.wait_for("Undone. 0 Gaussians selected")
     assert np.abs(page.picture() - before).max(axis=2).mean() < 0.01
+
+
+@pytest.mark.browser
+def test_a_thing_clicked_on_the_page_is_selected_named_and_taken_out(
+    room: tuple[Any, Path, torch.Tensor], opened: tuple[Page, Any]
+) -> None:
+    pipeline, _, of = room
+    page, _ = opened
+    scene = Path(pipeline.datamanager.get_datapath())
+    name = pipeline.datamanager.train_dataset.image_filenames[2].stem
+    instances = np.asarray(Image.open(scene / "masks_instance" / f"{name}.png")).astype(int)
+    counts = {thing["id"]: int((instances == thing["id"]).sum()) for thing in objects(scene) if thing["noun"] != "table"}
+    thing = next(thing for thing in objects(scene) if thing["id"] == max(counts, key=lambda k: counts[k]))
+    before = page.picture()
+    there = on_page(instances, before) == thing["id"]
+    depth = distance_transform_edt(there)
+    y, x = (int(place) for place in np.unravel_index(depth.argmax(), depth.shape))
+    for button, said in (("Select", f"Most like “{thing['name']}”"), ("Remove", "Removed. 0 Gaussians selected")):
+        page.page.get_by_role("button", name=button, exact=True).first.click()
+        page.wait_for("Click a thing on the picture.")
+        page.page.mouse.click(page.corner[0] + x, page.corner[1] + y)
+        page.wait_for(said)
+        if button == "Select":
+            mask = pipeline.model.panel.session().selection.mask
+            assert (of[mask] == thing["id"]).float().mean() > 0.9 and mask.sum() > 0.7 * (of == thing["id"]).sum()
+            rim = (page.picture() - before).min(axis=2) > 0.25
+            assert rim[binary_dilation(there, iterations=12)].sum() > 50, "the thing is outlined"
+    page.press("Undo")
+    page.press("Undo")
+    page.wait_for("Undone. 0 Gaussians selected")
 
 
 @pytest.mark.browser

@@ -320,7 +320,7 @@ def an_answer(**phrase: Any) -> dict[str, Any]:
     box = {"pixels": [1, 2, 3, 4]}
     box_3d = {"data": {"centre": [1.0, 2.0, 3.0], "size": [0.5, 0.25, 0.125]}}
     one = {
-        "phrase": "<b>red</b> ball", "found": True, "score": 0.8, "best_view": "1", "seen_in": 1, "gaussians": 7,
+        "phrase": "<b>red</b> ball", "like": None, "found": True, "score": 0.8, "best_view": "1", "seen_in": 1, "gaussians": 7,
         "box_3d": box_3d, "video": None, **phrase,
     }  # fmt: skip
     views = [{"view": "1", "clarity": 0.1, "peak": 0.8, "boxes": [box] if one["found"] else [], "files": files}]

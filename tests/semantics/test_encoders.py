@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tests.semantics.tiny_models import CLIP, DINOS, MEAN, STD, put_in_hub_cache, save_clip, save_dino
+from vlmgs_ns.semantics.clip_files import KNOWN, OPENAI_MEAN, OPENAI_STD
 from vlmgs_ns.semantics.encoders import DinoEncoder, OpenClipEncoder
 from vlmgs_ns.semantics.hybrid import hybrid_map
 from vlmgs_ns.system.errors import InputError
@@ -198,6 +199,12 @@ def test_the_default_models_say_what_to_download(alone: Path) -> None:
         OpenClipEncoder("hf-hub:someone/clip")
     with pytest.raises(InputError, match=r"names near it: .*ViT-B-16"):
         OpenClipEncoder("ViT-B-61")
+
+
+def test_what_is_known_without_open_clip_is_what_open_clip_says() -> None:
+    for (model, tag), repo in KNOWN.items():
+        assert open_clip.get_pretrained_cfg(model, tag)["hf_hub"] == f"{repo}/"
+    assert (OPENAI_MEAN, OPENAI_STD) == (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
 
 
 def test_a_tokenizer_of_hugging_face_is_read_beside_the_weights_or_named(tmp_path: Path) -> None:

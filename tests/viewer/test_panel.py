@@ -182,10 +182,86 @@ def test_the_order_is_find_select_edit_export(model: VlmFastGSModel, tmp_path: P
     labels = [handle.label for handle in viewer.page.added if handle.label and "\\" not in handle.label]
     assert labels == [
         *("Find with words", "Find", "or pick", "But not", "Find", "Show", "Threshold", "Opacity"),
-        *("Select and edit", "Select", "Refine", "View", "Back", "Export selection"),
+        *("Select and edit", "Width", "Click", "Box", "Select", "Refine", "View", "Back", "Export selection"),
     ]  # fmt: skip
     assert model.panel.negatives.value == "; ".join(NEGATIVES)
     assert all(handle.order > 5 for handle in (viewer.page["Find with words"], viewer.page["Select and edit"]))
+
+
+def pointing(panel: Panel, folder: Path) -> Callable[..., str]:
+    """Return what presses a button of the panel and then points at places of the picture, as fractions of it."""
+    viewer = viewer_of(folder)
+    viewer.viser_server.scene = Pointer()
+    viewer.get_camera_state = lambda _: CameraState(
+        fov=2 * float(np.arctan(24 / 40)), aspect=4 / 3, c2w=camera(SIDE).camera_to_worlds[0], camera_type=CameraType.PERSPECTIVE
+    )
+    panel._setup(viewer)
+
+    def point(action: Callable[[], str], *places: tuple[float, float]) -> str:
+        press(panel, action)
+        drag(viewer, *places)
+        assert viewer.viser_server.scene.callback is None, "the camera is free again"
+        return press(panel, lambda: "")
+
+    return point
+
+
+def place_of(model: VlmFastGSModel, part: str) -> tuple[float, float]:
+    """Where the middle of a part is, as a fraction of the picture from `SIDE`."""
+    pinhole = model.pinhole(camera(SIDE))
+    x, y, depth = pinhole.K @ (
+        pinhole.viewmat[:3, :3] @ model.means.detach()[list(PARTS[part])].mean(dim=0) + pinhole.viewmat[:3, 3]
+    )
+    return float(x / depth / pinhole.width), float(y / depth / pinhole.height)
+
+
+def test_clicks_select_add_remove_and_widen(model: VlmFastGSModel, tmp_path: Path) -> None:
+    with torch.no_grad():
+        model.gauss_params["features_dc"].zero_()
+    panel = model.panel
+    point, ball, box = pointing(panel, tmp_path), place_of(model, "ball"), place_of(model, "box")
+    said = point(lambda: panel.click("select"), ball)
+    chosen = panel.session().selection.mask
+    assert chosen[list(PARTS["ball"])].float().mean() > 0.8 and not chosen[list(PARTS["box"])].any()
+    assert said == f"Selected. {int(chosen.sum())} Gaussians selected. Most like “red ball”, relevancy 1.00."
+    assert "“blue box”" in point(lambda: panel.click("add"), box)
+    both = panel.session().selection.mask
+    assert both[chosen].all() and both[list(PARTS["box"])].float().mean() > 0.8
+    point(lambda: panel.click("remove"), ball)
+    assert torch.equal(panel.session().selection.mask, both & ~chosen)
+    point(lambda: panel.click("select"), ball)
+    counts = []
+    for width in (0.1, 1.0, 3.0):
+        panel.width.default_value = width
+        press(panel, panel._widen)
+        counts.append(int(panel.session().selection.mask.sum()))
+    assert 1 <= counts[0] <= counts[1] == int(chosen.sum()) <= counts[2]
+
+
+def test_a_click_needs_no_words_and_misses_what_is_hidden(model: VlmFastGSModel, tmp_path: Path) -> None:
+    model.semantics = None
+    with torch.no_grad():
+        model.gauss_params["features_dc"].zero_()
+    panel, ball = model.panel, place_of(model, "ball")
+    point = pointing(panel, tmp_path)
+    said = point(lambda: panel.click("select"), ball)
+    assert "Most like" not in said and panel.session().selection.mask[list(PARTS["ball"])].float().mean() > 0.8
+    panel.session().hide()
+    assert "nothing at" in point(lambda: panel.click("select"), ball)
+    assert "nothing at" in point(lambda: panel.click("select"), (0.001, 0.001))
+
+
+def overlap(a: Tensor, b: Tensor) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_a_box_selects_what_it_shows(model: VlmFastGSModel, tmp_path: Path) -> None:
+    panel, (x, y) = model.panel, place_of(model, "ball")
+    said = pointing(panel, tmp_path)(lambda: panel.drag("select"), (x - 0.15, y - 0.2), (x + 0.15, y + 0.2))
+    chosen = panel.session().selection.mask
+    assert chosen[list(PARTS["ball"])].float().mean() > 0.2 and not chosen[list(PARTS["box"])].any() and "Selected." in said
+    assert overlap(silhouette(model, chosen), silhouette(model, rows("ball"))) > 0.6, "its front, not what that hides"
+    assert panel._widen() == "", "a box has no width"
 
 
 def test_a_find_turns_the_page_to_the_picture(model: VlmFastGSModel, tmp_path: Path) -> None:
@@ -703,7 +779,7 @@ class Pointer:
         self.callback: Any = None
 
     def on_pointer_event(self, event_type: str) -> Callable[[Any], None]:
-        assert event_type == "rect-select"
+        assert event_type in ("click", "rect-select")
         return lambda callback: setattr(self, "callback", callback)
 
     def remove_pointer_callback(self) -> None:
@@ -719,7 +795,7 @@ def training_viewer(folder: Path) -> Any:
 
 
 def drag(viewer: Any, *corners: tuple[float, float]) -> None:
-    viewer.viser_server.scene.callback(SimpleNamespace(client=None, screen_pos=corners))
+    viewer.viser_server.scene.callback(SimpleNamespace(client=None, client_id=1, screen_pos=corners))
 
 
 def test_a_box_drawn_while_training_is_wanted_in_detail(tmp_path: Path) -> None:

@@ -27,10 +27,20 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Carries out a function on items, several at a time, each in a process of its own."""
+    """Carries out a function on items, several at a time."""
 
-    def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
-        """Yield index and outcome of each item, as they end. A task that fails or dies is an outcome, never an exception."""
+    def execute(
+        self, function: Function, items: Sequence[Any], progress: Progress, *, alone: bool = True
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Yield index and outcome of each item, as they end. A task that fails or dies is an outcome, never an exception.
+
+        Args:
+            function: what to do.
+            items: one for each task.
+            progress: called as tasks report how far they are.
+            alone: each task has a process of its own. False where tasks leave no state behind: where a process takes long to
+                start, several tasks may then share one, also with the next that is alone.
+        """
         ...
 
     def describe(self) -> str:

@@ -41,8 +41,10 @@ class LocalExecutor:
     def close(self) -> None:
         """Nothing is left to let go of."""
 
-    def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
-        """Yield index and outcome of each item, as they end."""
+    def execute(
+        self, function: Function, items: Sequence[Any], progress: Progress, *, alone: bool = True
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Yield index and outcome of each item, as they end; each is alone, since a fork costs next to nothing."""
         waiting = list(enumerate(items))
         running: dict[Connection, tuple[int, Any]] = {}
         try:

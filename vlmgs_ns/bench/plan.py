@@ -87,6 +87,8 @@ def plan(spec: Spec, only: Mapping[str, Sequence[str]], data_root: Path, out: Pa
             fault = problem
             if method.marks != "none" and scene.masks is None and not fault:
                 fault = f"the method {method_name} marks the scene's object, but the scene has no masks. Add masks: FOLDER."
+            elif method.marks == "words" and (scene.toy is None or scene.object is None) and not fault:
+                fault = f"the method {method_name} names the scene's object, and only objects of embedded scenes have names here"
             for start in scene.starts:
                 for seed in spec.seeds:
                     if _fits(only, "start", start) and _fits(only, "seed", str(seed)):

@@ -46,16 +46,10 @@ class RayExecutor:
         except ImportError:
             raise InputError('--executor ray: Ray is not installed; pip install "vlmgs-ns[cluster]"') from None
         self._ray, self._address = ray, address
-        try:
-            if address is None:
-                self._start(workers)
-            else:
-                _knock(address)
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"--address {address}: no Ray cluster answers ({_first(error)}); start one with ray start --head, or leave it out"
-            ) from None
+        if address is None:
+            self._start(workers)
+        else:
+            self._join(address)
         self._gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
 
     def _start(self, workers: int) -> None:
@@ -75,6 +69,16 @@ class RayExecutor:
                         "it has less to do"
                     ) from None
 
+    def _join(self, address: str) -> None:
+        """Join a cluster that exists."""
+        try:
+            _knock(address)
+            self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"--address {address}: no Ray cluster answers ({_first(error)}); start one with ray start --head, or leave it out"
+            ) from None
+
     def describe(self) -> str:
         """Return one line that says where."""
         resources = self._ray.cluster_resources()
@@ -85,10 +89,14 @@ class RayExecutor:
         """Leave the cluster; one that was started here ends."""
         self._ray.shutdown()
 
-    def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
+    def execute(
+        self, function: Function, items: Sequence[Any], progress: Progress, *, alone: bool = True
+    ) -> Iterator[tuple[int, Outcome]]:
         """Yield index and outcome of each item, as they end. No progress is reported in between."""
-        # A process for each task, as on one machine: libraries keep state, and peak memory is that of a process.
-        task = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=RETRIES, max_calls=1)(_task)
+        # Alone as on one machine: libraries keep state, and peak memory is that of a process. Together, tasks import once; but a
+        # process that has used a GPU keeps memory of it.
+        calls = 1 if alone or self._gpus else 0  # 0: any number
+        task = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=RETRIES, max_calls=calls)(_task)
         waiting = {task.remote(function, item): index for index, item in enumerate(items)}
         try:
             while waiting:

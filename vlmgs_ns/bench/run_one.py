@@ -76,6 +76,7 @@ def _train(order: Order, report: Report) -> dict[str, Any]:
     from vlmgs_ns.evaluation.trained import Trained, read_labels
     from vlmgs_ns.method.finished_run import OpenRun
     from vlmgs_ns.method.machine import describe
+    from vlmgs_ns.semantics.embedded import things_in
 
     run, settings = order.run, order.run.settings
     data = Path(run.data)
@@ -84,7 +85,9 @@ def _train(order: Order, report: Report) -> dict[str, Any]:
     config = configure(settings, data, order.folder)
     semantic = bool(config.pipeline.model.semantics.enabled)
     wanted = tuple(settings["words"]["protocols"]) if settings["words"] and semantic else ()
-    if settings["marks"] != "none":
+    if settings["marks"] == "words":
+        config.pipeline.model.guidance.instruct = things_in(data)[settings["object"] - 1]
+    elif settings["marks"] != "none":
         order.folder.mkdir(parents=True, exist_ok=True)
         boxes = config.pipeline.model.guidance.instruct_boxes = order.folder / "boxes.json"
         write_boxes(data / settings["masks"], settings["object"], settings["marks"], boxes)

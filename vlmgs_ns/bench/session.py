@@ -89,7 +89,8 @@ def _say_plan(spec: Spec, runs: Sequence[Run], todo: dict[str, Run], results: Re
 
 def _check(spec: Spec, executor: Executor) -> None:
     """Refuse overrides that no run could start with."""
-    for _, outcome in executor.execute(check_settings, [(spec.methods, spec.scenes)], lambda index, done: None):
+    settings = [(spec.methods, spec.scenes)]
+    for _, outcome in executor.execute(check_settings, settings, lambda index, done: None, alone=False):
         if outcome.error:
             raise InputError(f"the settings of {spec.path} cannot be checked: {outcome.error}")
         if outcome.value:

@@ -61,7 +61,7 @@ Overrides = Annotated[
 """Dotted paths below the trainer's config to plain values. Whether there is such a setting is for `configure` to check."""
 
 
-Marks = Literal["none", "boxes", "shuffled boxes", "moved boxes"]
+Marks = Literal["none", "words", "boxes", "shuffled boxes", "moved boxes"]
 
 
 class Published(StrictModel):
@@ -145,8 +145,8 @@ class MethodSpec(StrictModel):
     base: Literal["vlm-fastgs", "vlm-fastgs-big", "vlm-fastgs-cpu", "vlm-fastgs-lite", "fastgs"]
     overrides: Overrides = Field(default_factory=dict)
     marks: Marks = "none"
-    """What the user marks: boxes around the scene's `object`; as controls, those of other photos, or boxes of their size
-    anywhere."""
+    """What the user wants in detail: the scene's `object` by its name in an embedded scene, or by boxes around it; as controls,
+    boxes of other photos, or boxes of their size anywhere."""
 
 
 class Thresholds(StrictModel):

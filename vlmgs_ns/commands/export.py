@@ -104,11 +104,11 @@ class Export:
 
     def _search(self, run: OpenRun, query: words.Query) -> Found | None:
         from vlmgs_ns.words.find import REACH_TO_REMOVE
-        from vlmgs_ns.words.question import Question
+        from vlmgs_ns.words.question import ask
 
         if not query.phrases and not self.features:
             return None
-        found = Question(run.model, query).select(
+        found = ask(run.model, query).select(
             average=self.average, least_opacity=self.least_opacity, least_share=self.least_share,
             reach=REACH_TO_REMOVE if self.invert else 0.0,
         )  # fmt: skip

@@ -71,14 +71,14 @@ class Features:
 
         executor = RayExecutor(self.address, self.jobs)
         try:
-            ((_, counted),) = executor.execute(count, [photos], lambda index, done: None)
+            ((_, counted),) = executor.execute(count, [photos], lambda index, done: None, alone=False)
             if counted.error:
                 raise InputError(counted.error)
             starts = range(0, counted.value, self.batch)
             parts = [replace(photos, first=first, last=first + self.batch) for first in starts]
             done = 0
             with bar("Looking at photos", counted.value) as report:
-                for _, outcome in executor.execute(look, parts, lambda index, done: None):
+                for _, outcome in executor.execute(look, parts, lambda index, done: None, alone=False):
                     if outcome.error:
                         raise InputError(outcome.error)
                     done += outcome.value

@@ -6,11 +6,14 @@ integer), and E_j = 0.8·L1 + 0.2·(1 - SSIM), of what the view's mask leaves:
 
     importance s_d(i) = floor(Σ_j count_ij / K)          densify where it is high in many views
     pruning    s_p(i) = minmax_i(Σ_j count_ij · E_j)     prune where it is high
+
+The views are the renders that training makes anyway in the last K steps before a round. Sums lie in the strategy's state, under
+the keys below: what is planted meanwhile leaves them with their Gaussians.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +21,8 @@ import torch
 from torch import Tensor
 
 from vlmgs_ns.rasterize.lift import contribution_counts
+
+MARKED, BLAMED, VIEWS = KEYS = ("marked", "blamed", "scored_views")
 
 ERROR_THRESHOLD = 0.1
 """τ."""
@@ -66,32 +71,34 @@ def error_mask(
 
 
 @torch.no_grad()
-def multi_view_scores(
-    views: Iterable[ScoredView],
+def add_view(
+    state: dict[str, Any],
+    view: ScoredView,
     ssim: Callable[[Tensor, Tensor], Tensor],
     threshold: float = ERROR_THRESHOLD,
-) -> Scores:
-    """s_d and s_p from as many views as there are (at least one).
+) -> None:
+    """Count one more view; it shows the Gaussians as they are now.
 
     Args:
-        views: rendered lazily, one at a time; all of the same Gaussians.
         ssim: structural similarity of two pictures [1, 3, H, W].
-
-    Raises:
-        ValueError: no views.
     """
-    total = blame = None
-    count = 0
-    for view in views:
-        marked = error_mask(view.render, view.photo, threshold, view.mask)
-        counts = contribution_counts(view.info, marked[None]).sum(dim=0)
-        loss = _loss(view, ssim)
-        total = counts if total is None else total + counts
-        blame = counts.double() * loss if blame is None else blame + counts.double() * loss
-        count += 1
-    if total is None or blame is None:
-        raise ValueError("no views to score Gaussians with: give at least one training photo")
-    return Scores(torch.div(total, count, rounding_mode="floor").float(), min_max(blame).float())
+    counts = contribution_counts(view.info, error_mask(view.render, view.photo, threshold, view.mask)[None]).sum(dim=0).double()
+    blame = counts * _loss(view, ssim)
+    seen = number_of_views(state)
+    state[MARKED], state[BLAMED] = (state[MARKED] + counts, state[BLAMED] + blame) if seen else (counts, blame)
+    state[VIEWS] = seen + 1
+
+
+def number_of_views(state: dict[str, Any]) -> int:
+    """Return how many views were counted since scores were last taken."""
+    return state.get(VIEWS) or 0
+
+
+def take_scores(state: dict[str, Any]) -> Scores:
+    """Return s_d and s_p of the views counted so far, at least one, and begin anew."""
+    marked, blamed, count = state[MARKED], state[BLAMED], state[VIEWS]
+    state[MARKED], state[BLAMED], state[VIEWS] = None, None, 0
+    return Scores(torch.div(marked, count, rounding_mode="floor").float(), min_max(blamed).float())
 
 
 def _loss(view: ScoredView, ssim: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ from gsplat.strategy import DefaultStrategy
 from gsplat.strategy.ops import remove, reset_opa
 from torch import Tensor
 
-from vlmgs_ns.densify import wishes
+from vlmgs_ns.densify import scores, wishes
 from vlmgs_ns.densify.births import clone, split
 from vlmgs_ns.densify.budget import draw_half, keep_highest
 from vlmgs_ns.densify.scores import Scores
@@ -59,6 +59,8 @@ class FastGSStrategy(DefaultStrategy):
     stay in force, fading. `final_count` is the count after the last birth.
     """
 
+    score_views: int = 10
+    """K: steps before a round, those since the last one at most, whose renders score Gaussians."""
     prune_opa: float = 0.005
     """Opacity below which a Gaussian is a candidate for removal."""
     grow_grad2d: float = 0.0002
@@ -106,7 +108,7 @@ class FastGSStrategy(DefaultStrategy):
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """State with `scene_scale`, the scene's extent in world units; per-Gaussian tensors appear at the first step."""
         state = super().initialize_state(scene_scale=scene_scale)
-        ours = ("absgrad2d", "importance", "pruning", "protected_until", *wishes.KEYS)
+        ours = ("absgrad2d", "importance", "pruning", "protected_until", *wishes.KEYS, *scores.KEYS)
         return {**state, **dict.fromkeys(ours)}
 
     def _update_state(self, params: Params, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
@@ -143,8 +145,8 @@ class FastGSStrategy(DefaultStrategy):
         """To be called after each backward pass; at the steps of a round it densifies and prunes.
 
         Args:
-            scorer: renders training views and scores the Gaussians (`multi_view_scores`); called only in rounds. Without one,
-                rounds fall back to gradients alone and candidates are pruned at random.
+            scorer: scores the Gaussians by the views of the last steps (`scores.take_scores`); called only in rounds. Without
+                one, rounds fall back to gradients alone and candidates are pruned at random.
         """
         if step < self.refine_stop_iter:
             self._update_state(params, state, info)
@@ -154,7 +156,8 @@ class FastGSStrategy(DefaultStrategy):
                 reset_opa(params, optimizers, state, value=self.reset_opacity)
             return
         state.setdefault("final_count", len(params["means"]))
-        if wishes.are_waiting(state) or self._is_final_round(step):
+        is_scored = state.get(scores.VIEWS) is None or scores.number_of_views(state) >= self.score_views
+        if self._is_final_round(step) or (wishes.are_waiting(state) and is_scored):
             self._final_round(params, optimizers, state, step, scorer)
 
     def is_round(self, step: int) -> bool:
@@ -164,6 +167,13 @@ class FastGSStrategy(DefaultStrategy):
             and step % self.refine_every == 0
             and step % self.reset_every >= self.pause_refine_after_reset
         )
+
+    def needs_view(self, step: int, state: dict[str, Any]) -> bool:
+        """Return whether a round will score Gaussians by the render of this step."""
+        if not (self.consistent_growth or self.consistent_pruning):
+            return False
+        soon = any(self.is_round(k) or self._is_final_round(k) for k in range(step, step + self.score_views))
+        return soon or (step >= self.refine_stop_iter and wishes.are_waiting(state))
 
     def _is_reset(self, step: int) -> bool:
         """Not at the start, and not so late that opacities could not recover while Gaussians are still born."""
@@ -212,8 +222,8 @@ class FastGSStrategy(DefaultStrategy):
 
     def _score(self, state: dict[str, Any], scorer: Scorer | None) -> None:
         if scorer is not None and (self.consistent_growth or self.consistent_pruning):
-            scores = scorer()
-            state["importance"], state["pruning"] = scores.importance, scores.pruning
+            found = scorer()
+            state["importance"], state["pruning"] = found.importance, found.pruning
 
     def _grow(
         self,

@@ -20,7 +20,7 @@ from vlmgs_ns.semantics.blend import blend
 from vlmgs_ns.semantics.relevancy import select
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.words.query import Query
-from vlmgs_ns.words.question import Question
+from vlmgs_ns.words.question import ask
 
 if TYPE_CHECKING:
     from nerfstudio.cameras.cameras import Cameras
@@ -126,7 +126,7 @@ class Trained:
         camera = self.cameras.get(view.stem)
         if camera is None:
             return None
-        look = Question(self.model, Query(tuple(phrases))).look(self.model.pinhole(camera))
+        look = ask(self.model, Query(tuple(phrases))).look(self.model.pinhole(camera))
         return torch.from_numpy(look.relevancy)
 
     def silhouette(self, view: LabelledView, phrase: str, threshold: float, least_alpha: float) -> Tensor | None:  # [H, W] bool
@@ -134,7 +134,7 @@ class Trained:
         camera = self.cameras.get(view.stem)
         if camera is None:
             return None
-        question = Question(self.model, Query((phrase,)))
+        question = ask(self.model, Query((phrase,)))
         chosen = question.splats[select(question.relevancy[:, 0], threshold).to(question.splats.means.device)]
         _, alpha = blend(chosen, self.model.pinhole(camera), chosen.means.new_zeros(len(chosen), 1))
         return (alpha >= least_alpha).cpu()

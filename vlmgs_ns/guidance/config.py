@@ -10,6 +10,7 @@ import torch
 
 from vlmgs_ns.guidance.backends.choose import BackendSettings
 from vlmgs_ns.guidance.question import Phase
+from vlmgs_ns.system.ranges import Amount, Count, Fraction, Some
 from vlmgs_ns.system.schedules import Steps
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -28,9 +29,9 @@ class PhaseSchedule:
     """Iteration, or fraction of the run, before which the phase ends."""
     every: Steps = 0.1
     """Iterations, or fraction of the run, between its rounds."""
-    views: int = 5
+    views: Count = 5
     """Views that a round asks about."""
-    max_points: int = 2000
+    max_points: Count = 2000
     """The most Gaussians that one view of a round may choose for densification; models overestimate regions."""
 
     def is_due(self, step: int) -> bool:
@@ -64,22 +65,22 @@ class GuidanceConfig(BackendSettings):
     """The same by hand: a folder of PNGs, each named as a photo, white where it is wanted."""
     ground: PhaseSchedule = field(default_factory=lambda: PhaseSchedule(start=0.0, end=0.7, every=0.1, views=8))
     """When a model is asked where in photos the things are that `instruct` names."""
-    target_weight: float = 2.0
+    target_weight: Amount = 2.0
     """How much more the colour loss counts inside the regions of targeted optimisation."""
-    strength: float = 3.0
+    strength: Amount = 3.0
     """The factor on the priority with which FastGS clones and splits what is in focus; 1: focus changes nothing."""
-    keep_background: float = 0.5
+    keep_background: Fraction = 0.5
     """Share of the births out of focus that stay there however strong the focus is, in [0, 1]."""
     prune_protection: Steps = 0.1
     """Iterations, or fraction of the run, for which planted Gaussians are not pruned."""
-    seeds: int = 2000
+    seeds: Count = 2000
     """The most new Gaussians that a photo's region is given where the render is wrong, at the depth on which neighbouring photos
     agree, and in gaps of the background at the depth of their surroundings; 0: none. What
     the user marked is given as many in all."""
     blocking: bool = False
     """Wait for each answer, so that runs repeat exactly; else training goes on and the answer is used when it is there. The
-    residual backend is always waited for."""
-    picture_size: int = 640
+    residual backend and the embedded model are always waited for."""
+    picture_size: Some = 640
     """Longer side, in pixels, of the renders that are looked at, and in which regions are traced back to Gaussians; for a model
     at most max_image_size."""
     save_regions: bool = True
@@ -87,7 +88,7 @@ class GuidanceConfig(BackendSettings):
     afterwards."""
     cache_replies: bool = True
     """Keep replies of models, by picture, prompt and model, so that a repeated run does not ask again."""
-    max_failures: int = 3
+    max_failures: Some = 3
     """Rounds in a row that may fail before guidance pauses for the rest of the run."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:

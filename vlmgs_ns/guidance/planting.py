@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlmgs_ns.densify.photo_depth import Neighbour, photo_depth
 from vlmgs_ns.densify.seeding import ray_points
-from vlmgs_ns.guidance.training_scene import TrainingScene, Viewpoint, nearest
+from vlmgs_ns.guidance.training_scene import Render, TrainingScene, Viewpoint, nearest
 
 GAP = 0.5
 """A pixel is a gap where its coverage is below this part of what most of the view has: after a reset of the opacities everything
@@ -31,6 +31,7 @@ GREATEST_SIZE = 4.0
 @torch.no_grad()
 def plant(
     viewpoint: Viewpoint,
+    render: Render,
     region: Tensor,  # [H, W] bool
     count: int,
     scene: TrainingScene,
@@ -40,10 +41,11 @@ def plant(
     """Plant up to `count` Gaussians for the pixels of a photo's region that the render gets most wrong; how many.
 
     Args:
+        render: of the viewpoint.
         seed: decides which pixels are drawn, with weights by their error.
         fill_gaps: also plant in gaps where photos agree on no depth.
     """
-    render, photo = scene.render(viewpoint), scene.photo(viewpoint)
+    photo = scene.photo(viewpoint)
     error = (render.rgb - photo).abs().mean(dim=-1)
     gaps = region & (render.coverage < GAP * render.coverage.quantile(0.9))
     pixels = torch.nonzero((region & (error > WRONG)) | gaps)

@@ -61,7 +61,9 @@ class Backend(Protocol):
     """Identifies the model and its settings: equal fingerprints give equal replies to equal questions."""
     coordinates: Coordinates
     needs_evidence: bool
-    """Whether it reads a question's evidence; questions to those that do not have none, because training would pay for it."""
+    """Whether it has no model and reads a question's evidence instead; others get none, because training would pay for it."""
+    quick: bool
+    """Whether training waits for its answers, so that a run repeats exactly."""
 
     def check(self) -> None:
         """Raise `InputError` if the backend cannot work at all; called once before training, quick, loads nothing large."""

@@ -38,10 +38,11 @@ def array(values: Tensor) -> NDArray[np.float32]:
 
 @dataclass
 class Survey:
-    """The questions of a round and the viewpoints they are about."""
+    """The questions of a round, the viewpoints they are about, and what was rendered there."""
 
     questions: list[Question]
     viewpoints: list[Viewpoint]
+    renders: list[Render]
 
 
 def survey(
@@ -84,7 +85,7 @@ def survey(
         seen = seen_size(viewpoint.width, viewpoint.height, max_image_size, SQUARE[backend.coordinates])
         text = prompt(phase, backend.coordinates, *seen, wish)
         questions.append(Question(phase, text, tuple(pictures), evidence))
-    return Survey(questions, [viewpoint for viewpoint, _ in renders])
+    return Survey(questions, [viewpoint for viewpoint, _ in renders], [render for _, render in renders])
 
 
 def _evidence(

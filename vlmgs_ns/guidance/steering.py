@@ -8,6 +8,7 @@ densification.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,10 @@ from vlmgs_ns.guidance.record import Record
 from vlmgs_ns.guidance.regions import boxes_around, mask
 from vlmgs_ns.guidance.reply import Box
 from vlmgs_ns.guidance.round import Round, ViewRegions, Worker
-from vlmgs_ns.guidance.training_scene import TrainingScene, Viewpoint
+from vlmgs_ns.guidance.training_scene import Render, TrainingScene, Viewpoint
 
 PATIENCE = 1.0
 """Seconds that the end of a run waits for a round that is still out."""
-
-RESIDUAL = "residual"
-"""The backend that is always waited for: its answers take milliseconds, and so runs without a model repeat exactly."""
 
 
 @dataclass
@@ -102,9 +100,9 @@ class Steering:
                 self._leave_out(phase, step, "the one before still runs")
                 warnings.warn(f"guidance: the {phase} round of step {step} is left out, the one before still runs", stacklevel=2)
                 continue
-            self._begin(phase, step, scene)
-            if self.config.blocking or self.worker.backend.name == RESIDUAL:
-                self._use(self.worker.collect(wait=None), scene, state)
+            renders = self._begin(phase, step, scene)
+            if self.config.blocking or self.worker.backend.quick:
+                self._use(self.worker.collect(wait=None), scene, state, renders)
         over = self._paused or step >= self.config.last_step()
         if over and not self.worker.busy and not self._released:
             self._released = True
@@ -121,7 +119,7 @@ class Steering:
         views = self.instructions.at(step)
         if views and step >= self._next_planting:
             self._next_planting = step + int(self.config.ground.every)
-            meant = [(view.viewpoint, view.mask) for view in views]
+            meant = ((view.viewpoint, scene.render(view.viewpoint), view.mask) for view in views)
             self.tally.added += self._plant(meant, self.config.seeds // len(views), scene, step, fill_gaps=False)
         state[INSTRUCTED] = focus = trace(views, scene) if views else None
         if focus is not None and self._by_hand:
@@ -180,7 +178,8 @@ class Steering:
             self.instructions.add(view)
 
     @torch.no_grad()
-    def _begin(self, phase: Phase, step: int, scene: TrainingScene) -> None:
+    def _begin(self, phase: Phase, step: int, scene: TrainingScene) -> list[Render]:
+        """Ask; return what was rendered of the round's views."""
         schedule = self.config.phase(phase)
         backend, max_size = self.worker.backend, self.config.max_image_size
         asked = survey(phase, schedule.views, step, scene, backend, max_size, self._earlier, self.config.instruct)
@@ -188,9 +187,10 @@ class Steering:
             self._remember(step + max(1, int(schedule.every)), schedule.views, scene)
         if not asked.questions:
             self._leave_out(phase, step, "no view is free of what stands before it")
-            return
+            return []
         views = [{"name": _name(point.photo), "viewpoint": point} for point in asked.viewpoints]
         self.worker.begin(Round(phase, step, asked.questions, views))
+        return asked.renders
 
     def _remember(self, step: int, count: int, scene: TrainingScene) -> None:
         """Render the next round's views as they are now: what begins to show detail is told by comparing."""
@@ -199,7 +199,8 @@ class Steering:
         self._earlier = {index: pixels(scene.render(points[index]).rgb) for index in chosen}
 
     @torch.no_grad()
-    def _use(self, done: Round | None, scene: TrainingScene, state: dict[str, Any]) -> None:
+    def _use(self, done: Round | None, scene: TrainingScene, state: dict[str, Any], renders: Sequence[Render] = ()) -> None:
+        """Do what a round was answered; `renders` are of its views, if they show the scene as it is now."""
         if done is None:
             return
         self.last = done
@@ -215,7 +216,7 @@ class Steering:
         if done.phase == "ground":
             self._write(done, self._ground(done))
             return
-        effect = self._focus(done, scene, state)
+        effect = self._focus(done, scene, state, renders)
         self.tally.selected += effect["selected"]
         if any(effect.values()):
             self._settling = Settling(done, effect)
@@ -242,26 +243,28 @@ class Steering:
             self.record.draw_after(settling.round, view, pixels(render))
         self._write(settling.round, settling.effect)
 
-    def _focus(self, done: Round, scene: TrainingScene, state: dict[str, Any]) -> dict[str, Any]:
-        """Leave the round's wishes in the strategy's state; what was wished."""
+    def _focus(self, done: Round, scene: TrainingScene, state: dict[str, Any], renders: Sequence[Render]) -> dict[str, Any]:
+        """Leave the round's wishes in the strategy's state, and plant; what was wished and planted."""
         schedule = self.config.phase(done.phase)
         meant = self._meant(done)
         if not any(bool(region.any()) for _, region in meant):
             return {"selected": 0, "planted": 0}
-        planted = self._plant(meant, self.config.seeds, scene, done.step, done.inverted)
-        self.tally.added += planted
-        views = (TracedView(scene.render(point).info, pixels_) for point, pixels_ in meant)
+        of_views = {view["viewpoint"]: render for view, render in zip(done.views, renders, strict=bool(renders))}
+        seen = [(point, of_views.get(point) or scene.render(point), region) for point, region in meant]
+        views = (TracedView(render.info, region) for _, render, region in seen)
         # a floater may be seen from a single new viewpoint
         weights = focus(views, schedule.max_points, witnesses=1 if done.phase == "novel" else WITNESSES)
         doomed = torch.zeros_like(weights, dtype=torch.bool)
         if done.phase == "novel":
             doomed = self._in_no_photo(weights > 0, scene)
             weights = torch.where(doomed, torch.zeros_like(weights), weights)
-        effect = {"selected": int((weights > 0).sum()), "planted": planted, "floaters": int(doomed.sum())}
-        if not any(effect.values()):
-            return effect  # a wish for nothing would still cost a densification
-        Wishes(weights, doomed).add_to(state)
-        return effect
+        effect = {"selected": int((weights > 0).sum()), "floaters": int(doomed.sum())}
+        if any(effect.values()):  # a wish for nothing would still cost a densification
+            Wishes(weights, doomed).add_to(state)
+        # only now, so that the renders have shown all that there is to wish for
+        planted = self._plant(seen, self.config.seeds, scene, done.step, done.inverted)
+        self.tally.added += planted
+        return {**effect, "planted": planted}
 
     def _meant(self, done: Round) -> list[tuple[Viewpoint, Tensor]]:
         """The views that were answered, each with the pixels [H, W] its answer is about."""
@@ -285,12 +288,14 @@ class Steering:
                 warnings.warn(f"guidance: {thing.strip()!r} was found in none of {len(done.views)} photos", stacklevel=2)
         return {"selected": 0, "found": len(labels)}
 
-    def _plant(self, meant: list[tuple[Viewpoint, Tensor]], count: int, scene: TrainingScene, step: int, fill_gaps: bool) -> int:
+    def _plant(
+        self, seen: Iterable[tuple[Viewpoint, Render, Tensor]], count: int, scene: TrainingScene, step: int, fill_gaps: bool
+    ) -> int:
         """Plant up to `count` Gaussians for each region of a photo's view where something is not there; how many."""
         if count == 0 or scene.recovering():
             return 0  # renders are dim: what is wrong cannot be told
-        views = [(point, region) for point, region in meant if point.photo is not None]
-        return sum(plant(point, region, count, scene, step, fill_gaps) for point, region in views)
+        views = (view for view in seen if view[0].photo is not None)
+        return sum(plant(*view, count, scene, step, fill_gaps) for view in views)
 
     def _in_no_photo(
         self,

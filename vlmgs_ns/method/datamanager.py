@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -75,14 +75,6 @@ class VlmFastGSDatamanager(FullImageDatamanager[PhotoDataset]):
             self.train_dataset.check_files()
             self.eval_dataset.check_files()
             _ = self.cached_train
-
-    def sample_training_views(self, count: int) -> Iterator[tuple[Cameras, dict[str, torch.Tensor]]]:
-        """Yield `count` different training cameras with their photos, at random; all of them where there are fewer.
-
-        The order in which training sees the photos is left as it is.
-        """
-        for index in torch.randperm(len(self.train_dataset))[:count].tolist():
-            yield self.training_view(index)
 
     def training_view(self, index: int) -> tuple[Cameras, dict[str, torch.Tensor]]:
         """Return one training camera with its photo."""

@@ -82,12 +82,12 @@ def _spacing(
     alone: float,
 ) -> Tensor:  # [N, 1]
     """Return the mean distance from each point to its three nearest neighbours; `alone` for a single point."""
-    from sklearn.neighbors import NearestNeighbors
+    from scipy.spatial import cKDTree
 
     neighbours = min(3, len(means) - 1)
     if neighbours < 1:
         return torch.full((len(means), 1), alone)
     positions = means.cpu().numpy()
-    distances = NearestNeighbors(n_neighbors=neighbours + 1).fit(positions).kneighbors(positions)[0]
+    distances = cKDTree(positions).query(positions, neighbours + 1)[0]
     nearest = torch.from_numpy(distances[:, 1:].astype(np.float32))  # the first is the point itself
     return nearest.mean(dim=-1, keepdim=True).clamp_min(1e-7)  # points may coincide

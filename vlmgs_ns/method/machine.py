@@ -35,7 +35,7 @@ def suited_method() -> str:
 
 
 def hint_for_cpu(device: str, iterations: int, max_image_size: int) -> str:
-    """Return which methods suit a CPU, where a run on one is over three times as long as vlm-fastgs-cpu's, in pixels; else ""."""
+    """Return a hint at the methods for a CPU if a run on one would draw over three times vlm-fastgs-cpu's pixels; else ""."""
     if device != "cpu" or iterations * max_image_size**2 < 10**10:
         return ""
     return (

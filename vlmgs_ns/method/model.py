@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from nerfstudio.utils.colors import get_color
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from vlmgs_ns.densify.scores import ScoredView, Scores, multi_view_scores
+from vlmgs_ns.densify.scores import ScoredView, add_view, number_of_views, take_scores
 from vlmgs_ns.densify.seeding import Seeds, camera_extent, uniform_points
 from vlmgs_ns.densify.ssim import SSIM
 from vlmgs_ns.densify.strategy import FastGSStrategy
@@ -47,6 +47,14 @@ VISER_GREY = (0.1490, 0.1647, 0.2157)
 """The viewer's background, on which renders are shown where training used random backgrounds."""
 
 
+def psnr(
+    photo: Tensor,  # [...] in [0, 1]
+    render: Tensor,  # [...]
+) -> Tensor:  # []
+    """Peak signal-to-noise ratio in dB; torchmetrics has it too, but takes seconds to import."""
+    return -10 * torch.log10(((photo - render) ** 2).mean())
+
+
 @dataclass
 class VlmFastGSModelConfig(ModelSettings):
     """The settings of `VlmFastGSModel`."""
@@ -64,14 +72,12 @@ class VlmFastGSModel(SearchableModel):
 
         Splatfacto's own method calls ``.cuda()`` and downloads weights, so this one stands in for it.
         """
-        from torchmetrics.image import PeakSignalNoiseRatio
-
         self._schedule = self.config  # with fractions of the run, for a checkpoint that says how long the run was
         self.run_length = self.config.run_length or DEFAULT_RUN_LENGTH
         self.config = resolve(self._schedule, self.run_length)
         self.begin_with()
         self.camera_optimizer = self.config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
-        self.psnr = PeakSignalNoiseRatio(data_range=1.0)
+        self.psnr = psnr
         self.ssim = SSIM()  # type: ignore[assignment]
         self.lpips = Lpips()  # type: ignore[assignment]
         self.step = 0
@@ -89,7 +95,11 @@ class VlmFastGSModel(SearchableModel):
         self.training_views: TrainingViews | None = None
         self.steering: Steering | None = None
         self.guided_scene: TrainingScene | None = None
+        self.trained_view: tuple[dict[str, Any], dict[str, Any]] | None = None
+        """Outputs and batch of the last training step."""
         self.semantics = None
+        self.has_semantic_stage = self.config.semantics.enabled
+        """Whether training ends with a stage that makes the scene searchable."""
         self.prompts = parse_prompt(self.config.prompt)
         self.panel = Panel(self)
 
@@ -105,13 +115,15 @@ class VlmFastGSModel(SearchableModel):
         self.guided_scene, self.steering = scene, Steering(guidance, backend, memory, folder)
 
     def step_post_backward(self, step: int) -> None:
-        """Let the strategy look at the step's gradients; in a round it densifies and prunes."""
+        """Let the strategy look at the step's render and gradients; in a round it densifies and prunes."""
         if isinstance(self.strategy, FastGSStrategy):
+            if self.trained_view is not None and self.strategy.needs_view(self.step, self.strategy_state):
+                add_view(self.strategy_state, self._scored_view(*self.trained_view), self.ssim, self.config.score_error_thresh)
             if self.steering is not None and self.guided_scene is not None:
                 self.steering.step(self.step, self.guided_scene, self.strategy_state)
                 if self.strategy.is_round(self.step):
                     self.steering.before_densification(self.step, self.guided_scene, self.strategy_state)
-            scorer = None if self.training_views is None else self._score_gaussians
+            scorer = partial(take_scores, self.strategy_state) if number_of_views(self.strategy_state) else None
             arguments = (self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info)
             rounds = len(self.strategy.history)
             self.strategy.step_post_backward(*arguments, scorer=scorer)
@@ -123,27 +135,13 @@ class VlmFastGSModel(SearchableModel):
             super().step_post_backward(step)
         self.panel.after_step()
 
-    def _score_gaussians(self) -> Scores:
-        """Multi-view scores of the present Gaussians."""
-        return multi_view_scores(self._score_views(), self.ssim, self.config.score_error_thresh)
-
-    @torch.no_grad()
-    def _score_views(self) -> Iterator[ScoredView]:
-        """Random training views at the present resolution, as many as the config asks for and the scene has."""
-        assert self.training_views is not None
-        background = self._get_background_color()
-        for camera, batch in self.training_views.sample_training_views(self.config.score_views):
-            to_worlds = self.camera_optimizer.apply_to_camera(camera)
-            image, alpha, info = self._splat(camera, to_worlds, dict(self.gauss_params.items()), "RGB")
-            render = composite(image[0], alpha[0], background)
-            if self.config.use_bilateral_grid:
-                index = (camera.metadata or {})["cam_idx"]
-                render = self._apply_bilateral_grid(render[None], index, *render.shape[:2]).squeeze(0)
-            photo = self.composite_with_background(self.get_gt_img(batch["image"]), background)
-            mask = batch.get("mask")
-            if mask is not None:
-                mask = self._downscale_if_required(mask).to(self.device).squeeze(-1) > 0.5
-            yield ScoredView(render, photo, info, mask)
+    def _scored_view(self, outputs: dict[str, Any], batch: dict[str, Any]) -> ScoredView:
+        """Render and photo of the training step, at its resolution."""
+        photo = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
+        mask = batch.get("mask")
+        if mask is not None:
+            mask = self._downscale_if_required(mask).to(self.device).squeeze(-1) > 0.5
+        return ScoredView(outputs["rgb"].detach(), photo, self.info, mask)
 
     def begin_with(self, seeds: Seeds | None = None, alone: bool = False) -> None:
         """Begin with Gaussians at the scene's points, or at random ones, and at `seeds`; or with seeds `alone`."""
@@ -218,11 +216,6 @@ class VlmFastGSModel(SearchableModel):
         return outputs if frame is None else frame.shown(outputs, self, camera, inside)
 
     # what the viewer asks
-
-    @property
-    def has_semantic_stage(self) -> bool:
-        """Whether training ends with a stage that makes the scene searchable."""
-        return self.config.semantics.enabled
 
     @property
     def focus(self) -> Tensor | None:  # [N] in [0, 1]
@@ -311,6 +304,8 @@ class VlmFastGSModel(SearchableModel):
     ) -> dict[str, Tensor]:
         """Splatfacto's, and the extra weight of the colour loss inside the regions of targeted optimisation."""
         losses: dict[str, Tensor] = super().get_loss_dict(outputs, batch, metrics_dict)
+        if self.training:
+            self.trained_view = outputs, batch
         index = batch.get("image_idx")
         region = None if self.steering is None or index is None else self.steering.targets.get(int(index))
         if region is not None and self.training:

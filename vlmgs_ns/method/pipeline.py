@@ -14,7 +14,6 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 
 from vlmgs_ns.guidance.backends.choose import make_backend
 from vlmgs_ns.guidance.question import Backend
-from vlmgs_ns.guidance.steering import RESIDUAL
 from vlmgs_ns.method import checkpoint, machine
 from vlmgs_ns.method.datamanager import VlmFastGSDatamanagerConfig
 from vlmgs_ns.method.guided_scene import GuidedScene
@@ -23,8 +22,11 @@ from vlmgs_ns.method.model import VlmFastGSModelConfig
 from vlmgs_ns.method.photo_seeding import seed_from_photos
 from vlmgs_ns.method.photo_views import PhotoViews
 from vlmgs_ns.semantics.cache import default_cache
+from vlmgs_ns.semantics.embedded import caution
 from vlmgs_ns.semantics.stage import Encoders, Stage, choose_encoders
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.progress import say
+from vlmgs_ns.system.ranges import check_ranges
 from vlmgs_ns.words.query import parse_prompt
 
 
@@ -55,6 +57,8 @@ class VlmFastGSPipeline(VanillaPipeline):
         local_rank: int = 0,
         grad_scaler: Any = None,
     ) -> None:
+        if test_mode == "val":
+            check_ranges(config.model, "--pipeline.model.")
         machine.share_cores(device)
         # ns-eval, ns-render, ns-export and ns-viewer build the pipeline and then load the newest checkpoint, whatever its state.
         if test_mode != "val" and config.checkpoint_dir is not None:
@@ -77,9 +81,9 @@ class VlmFastGSPipeline(VanillaPipeline):
                 "--pipeline.model.densification fastgs, or leave out --pipeline.model.guidance.instruct and its like"
             )
         if guided:
-            backend, self.guidance = make_backend(settings)
+            backend, self.guidance = make_backend(settings, self._scene())
             backend.check()
-            if settings.instruct.strip() and backend.name == RESIDUAL:
+            if settings.instruct.strip() and backend.needs_evidence:
                 raise InputError(
                     f"finding {settings.instruct!r} in photos takes a vision-language model, which is not here; choose "
                     "one with --pipeline.model.guidance.backend, or mark photos by hand: --pipeline.model.guidance.instruct-boxes"
@@ -106,17 +110,34 @@ class VlmFastGSPipeline(VanillaPipeline):
         return True
 
     def _choose_encoders(self) -> Encoders | None:
-        """Who looks at the photos in the semantic stage, found before any work is done."""
+        """Who looks at the photos in the semantic stage, found before any work is done; None where the stage is left out.
+
+        It is left out, with a line, where only the embedded encoder is on this machine, was not asked for, and does not know the
+        scene: what words found would be noise.
+        """
         model: Any = self.model
-        phrases = parse_prompt(model.config.prompt)
-        if model.config.semantics.enabled:
-            return choose_encoders(model.config.semantics)
+        settings, phrases = model.config.semantics, parse_prompt(model.config.prompt)
+        if settings.enabled:
+            encoders = choose_encoders(settings)
+            if settings.clip == "auto" and not phrases and caution(encoders.clip_model, self._scene(), Path("RUN")):
+                model.has_semantic_stage = False
+                say(
+                    "Semantics: left out. Only the embedded encoder is on this machine, and it knows the embedded rooms alone: "
+                    "words would find noise here; --pipeline.model.semantics.clip embedded builds them all the same"
+                )
+                return None
+            return encoders
         if phrases:
             raise InputError(
                 f"--prompt {model.config.prompt!r} needs the semantic stage; add --pipeline.model.semantics.enabled True, "
                 "or leave --prompt out"
             )
         return None
+
+    def _scene(self) -> Path:
+        """Return the folder of the scene."""
+        path = Path(self.datamanager.get_datapath())
+        return path if path.is_dir() else path.parent
 
     def semantic_stage(self) -> Stage:
         """The stage that makes the present Gaussians searchable with words; nothing is done yet."""

@@ -18,7 +18,7 @@ from vlmgs_ns.pages.query_pictures import found_picture
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar
 from vlmgs_ns.words.query import Query
-from vlmgs_ns.words.question import Question, Survey
+from vlmgs_ns.words.question import Question, Survey, ask
 
 MOST_VIEWS = 24
 """Held-out views among which the one to show is chosen."""
@@ -71,7 +71,7 @@ def search(run: OpenRun, phrases: Sequence[str]) -> list[Find]:
         InputError: the run has no semantics, or the encoder of its texts is not on this machine.
     """
     cameras = _cameras(run)
-    survey = Survey(Question(run.model, Query(tuple(phrases))))
+    survey = Survey(ask(run.model, Query(tuple(phrases))))
     with bar("Looking", len(cameras)) as report:
         for number, (_, camera) in enumerate(cameras):
             survey.look(run.model.pinhole(camera))

@@ -23,6 +23,7 @@ from PIL import Image
 
 from vlmgs_ns.evaluation.overlays import Picture
 from vlmgs_ns.method.finished_run import OpenRun
+from vlmgs_ns.pages.asked import Asked
 from vlmgs_ns.pages.held_out import to_bytes
 from vlmgs_ns.pages.query_film import Film
 from vlmgs_ns.pages.query_pictures import found_picture, relevancy_picture
@@ -34,8 +35,8 @@ from vlmgs_ns.system.progress import bar
 from vlmgs_ns.system.video import write_mp4
 from vlmgs_ns.words.box import OrientedBox
 from vlmgs_ns.words.place import Place, in_data
-from vlmgs_ns.words.query import Query, file_stem
-from vlmgs_ns.words.question import Look, Question, Survey
+from vlmgs_ns.words.query import file_stem
+from vlmgs_ns.words.question import Look, Survey
 from vlmgs_ns.words.sighting import Sighting
 
 VERSION = 1
@@ -46,15 +47,20 @@ _LONGEST_FOLDER = 60
 
 @dataclass(frozen=True)
 class Request:
-    """A query, and what to write of its answer."""
+    """What is looked for, and what to write of the answer."""
 
-    query: Query
+    asked: Asked
     raw: bool = False
     """Whether relevancy is written as numbers too."""
     every_view: bool = True
     """Whether pictures of every view are written, or of each phrase's best alone."""
     fps: float | None = None
     """Frames per second of a video of all views in their order; None for no video."""
+
+    @property
+    def threshold(self) -> float:
+        """Relevancy above which a pixel belongs to what is looked for."""
+        return self.asked.query.threshold
 
 
 def check_folder(out: Path) -> None:
@@ -85,10 +91,10 @@ def folders_of(phrases: Sequence[str]) -> list[str]:
 
 
 def answer(run: OpenRun, views: Sequence[View], request: Request, out: Path) -> dict[str, Any]:
-    """Look for the phrases from the views, write what is found, and return what `ANSWER` then holds.
+    """Look for what is asked from the views, write what is found, and return what `ANSWER` then holds.
 
     Args:
-        run: with semantics.
+        run: with semantics, unless a place is asked for.
         views: one or more.
         request: phrases all different.
         out: folder to write; missing, or with other things in it, of which files of the same names are replaced.
@@ -97,11 +103,12 @@ def answer(run: OpenRun, views: Sequence[View], request: Request, out: Path) -> 
         InputError: the scene cannot be searched, an encoder is missing, or a file cannot be written.
     """
     start = time.perf_counter()
-    survey = Survey(Question(run.model, request.query))
+    question, like = request.asked.ask(run)
+    survey, query = Survey(question), question.query
     model = run.model
     words = time.perf_counter() - start
-    folders = folders_of(request.query.phrases)
-    rows: list[list[dict[str, Any]]] = [[] for _ in request.query.phrases]
+    folders = folders_of(query.phrases)
+    rows: list[list[dict[str, Any]]] = [[] for _ in query.phrases]
     sizes: list[dict[str, Any]] = []
     with _film(request, out) as film, bar("Looking", len(views)) as report:
         for number, view in enumerate(views, start=1):
@@ -136,6 +143,7 @@ def answer(run: OpenRun, views: Sequence[View], request: Request, out: Path) -> 
     found = [
         {
             "phrase": phrase,
+            "like": None if like is None else {"phrase": like[0], "relevancy": round(like[1], 4)},
             "found": any(row["boxes"] for row in rows[k]),
             "score": max(row["peak"] for row in rows[k]),
             "best_view": best[k]["view"],
@@ -145,15 +153,15 @@ def answer(run: OpenRun, views: Sequence[View], request: Request, out: Path) -> 
             "video": videos[k],
             "views": sorted(rows[k], key=lambda row: (-row["clarity"], -row["peak"])),
         }
-        for k, phrase in enumerate(request.query.phrases)
+        for k, phrase in enumerate(query.phrases)
     ]
     whole = {
         "version": VERSION,
         "run": str(run.folder.absolute()),
         "folder": str(out.absolute()),
         "page": PAGE,
-        "threshold": request.query.threshold,
-        "caution": run.caution,
+        "threshold": query.threshold,
+        "caution": "" if request.asked.at else run.caution,
         "negatives": list(survey.question.negatives),
         "all_found": all(one["found"] for one in found),
         "seconds": {"words": round(words, 2), "views": round(looked, 2), "all": round(time.perf_counter() - start, 2)},
@@ -207,7 +215,7 @@ def _row(view: View, sighting: Sighting) -> dict[str, Any]:
 def _write_sighting(out: Path, stem: str, render: Picture, look: Look, phrase: int, request: Request) -> dict[str, str]:
     relevancy, sighting = look.relevancy[phrase], look.sightings[phrase]
     files = {
-        "relevancy": _write_picture(out, f"{stem}_relevancy.png", relevancy_picture(render, relevancy, request.query.threshold)),
+        "relevancy": _write_picture(out, f"{stem}_relevancy.png", relevancy_picture(render, relevancy, request.threshold)),
         "mask": _write_picture(out, f"{stem}_mask.png", np.where(sighting.mask, np.uint8(255), np.uint8(0))),
         "found": _write_picture(out, f"{stem}_found.png", found_picture(render, sighting)),
     }
@@ -242,7 +250,7 @@ def _film(request: Request, out: Path) -> Iterator[Film | None]:
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".frames-") as folder:
-            yield Film(Path(folder), request.query.threshold)
+            yield Film(Path(folder), request.threshold)
 
 
 def _write_videos(film: Film | None, folders: list[str], out: Path, request: Request) -> list[str | None]:

@@ -52,6 +52,8 @@ def _lines(phrase: dict[str, Any], answer: dict[str, Any]) -> list[str]:
     lines = [
         f"{name}: found in {phrase['seen_in']} of {where}, most clearly in {phrase['best_view']}, relevancy {phrase['score']:.2f}"
     ]
+    if phrase["like"] is not None:
+        lines.append(f"  most like “{phrase['like']['phrase']}”, relevancy {phrase['like']['relevancy']:.2f}")
     if phrase["box_3d"] is None:
         return [*lines, "  no Gaussian by itself is above the threshold, so that there is no box in space"]
     return [*lines, f"  {place(phrase)} in the data's coordinates, {phrase['gaussians']:,} Gaussians"]

@@ -65,6 +65,7 @@ def choose(
     held_out: Sequence[Path],
     split: Split | None,
     names: Sequence[str],
+    field: str = "--views",
 ) -> list[int]:
     """Return the photos to look from, as places in `photos`.
 
@@ -73,12 +74,13 @@ def choose(
         held_out: those of them that were not trained on.
         split: None for a handful of the held-out ones, evenly spread; where none was held out, of all.
         names: where there are any, these alone, in their order: with or without suffix or folder.
+        field: where the names were given, for messages.
 
     Raises:
         InputError: a name of no photo, or of several; a split without photos.
     """
     if names:
-        return list(dict.fromkeys(_find(name, photos) for name in names))
+        return list(dict.fromkeys(_find(name, photos, field) for name in names))
     tested = set(held_out)
     of_test = [k for k, photo in enumerate(photos) if photo in tested]
     of_train = [k for k, photo in enumerate(photos) if photo not in tested]
@@ -91,7 +93,7 @@ def choose(
     return chosen
 
 
-def _find(name: str, photos: Sequence[Path]) -> int:
+def _find(name: str, photos: Sequence[Path], field: str) -> int:
     called = names_of(photos)
     wanted = name.strip()
     for spelled in (
@@ -104,12 +106,12 @@ def _find(name: str, photos: Sequence[Path]) -> int:
             return found[0]
         if found:
             several = ", ".join(called[k] for k in found[:4])
-            raise InputError(f"--views {name!r}: {len(found)} photos of the run have this name; give one of {several}")
+            raise InputError(f"{field} {name!r}: {len(found)} photos of the run have this name; give one of {several}")
     nearest = difflib.get_close_matches(wanted, called, n=1, cutoff=0.0)
-    raise InputError(f"--views {name!r}: the run has no photo of this name; did you mean {nearest[0]!r}? It has {len(called)}")
+    raise InputError(f"{field} {name!r}: the run has no photo of this name; did you mean {nearest[0]!r}? It has {len(called)}")
 
 
-def photo_views(run: OpenRun, split: Split | None, names: Sequence[str]) -> list[View]:
+def photo_views(run: OpenRun, split: Split | None, names: Sequence[str], field: str = "--views") -> list[View]:
     """Return the cameras of photos of the run, as `choose` chooses them. Raises like it."""
     cameras: dict[Path, Cameras] = {}
     for photo, camera in run.photos():
@@ -119,7 +121,7 @@ def photo_views(run: OpenRun, split: Split | None, names: Sequence[str]) -> list
     held_out = [photo for photo in data.eval_dataset.image_filenames if photo not in trained]
     photos = list(cameras)
     called = names_of(photos)
-    return [View(called[k], cameras[photos[k]]) for k in choose(photos, held_out, split, names)]
+    return [View(called[k], cameras[photos[k]]) for k in choose(photos, held_out, split, names, field)]
 
 
 def read_camera_path(path: Path) -> CameraPath:

@@ -79,6 +79,22 @@ def blend(
     return image[0], alpha[0, ..., 0].detach()
 
 
+def shown(
+    splats: Splats,
+    camera: Pinhole,
+    maps: Tensor,  # [H, W, D]
+    min_opacity: float = MIN_OPACITY,
+    min_radius: float = MIN_RADIUS,
+) -> Tensor:  # [N, D]
+    """Return what each Gaussian shows of maps: their sum over the picture, by its blending weight. The adjoint of `blend`."""
+    with torch.enable_grad():
+        features = splats.means.new_zeros(len(splats), maps.shape[-1], requires_grad=True)
+        image, _ = blend(splats, camera, features, min_opacity, min_radius)
+    # Blending is linear in the features, so that its gradient is the lift of the maps.
+    (weights,) = torch.autograd.grad(image, features, maps.to(image))
+    return weights
+
+
 def blend_field(
     field: SemanticField,
     splats: Splats,

@@ -20,6 +20,10 @@ from vlmgs_ns.system.errors import InputError
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+KNOWN = {("ViT-B-16", "laion2b_s34b_b88k"): "laion/CLIP-ViT-B-16-laion2B-s34B-b88K"}
+"""Where the default lies on Hugging Face: so that it is not here is known without open_clip, which takes seconds to import."""
+OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Normalisation where a model states none, open_clip's default."""
 OWN_FOLDER = "give that folder as the model"
 
 
@@ -69,6 +73,9 @@ def _of_folder(folder: Path, name: str) -> ClipFiles:
 
 
 def _of_name(model: str, pretrained: str) -> ClipFiles:
+    known = KNOWN.get((model, pretrained))
+    if known is not None and first_file(cached_folder(known, WEIGHTS), WEIGHTS) is None:
+        raise _not_here(model, pretrained, f'{known} --include "open_clip*"')
     import open_clip
 
     config = open_clip.get_model_config(model)
@@ -86,15 +93,17 @@ def _of_name(model: str, pretrained: str) -> ClipFiles:
     weights = first_file(cached_folder(repo, names), names)
     if weights is None:
         download = f"{repo} {file}" if file else f'{repo} --include "open_clip*"'
-        raise missing_weights(f"OpenCLIP {model} ({pretrained})", download, OWN_FOLDER)
+        raise _not_here(model, pretrained, download)
     if tag.get("quick_gelu"):
         config["quick_gelu"] = True  # what these weights were trained with; open_clip itself only warns
     return _with_text_side(f"{model} {pretrained}", config, tag, weights, weights.parent)
 
 
-def _with_text_side(name: str, config: dict[str, Any], preprocess: Any, weights: Path, folder: Path | None) -> ClipFiles:
-    from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+def _not_here(model: str, pretrained: str, download: str) -> InputError:
+    return missing_weights(f"OpenCLIP {model} ({pretrained})", download, OWN_FOLDER)
 
+
+def _with_text_side(name: str, config: dict[str, Any], preprocess: Any, weights: Path, folder: Path | None) -> ClipFiles:
     text = config["text_cfg"]
     beside = "put the files beside the model's weights"
     tokenizer = text_tower = None
@@ -108,7 +117,7 @@ def _with_text_side(name: str, config: dict[str, Any], preprocess: Any, weights:
         text_tower = folder if first_file(folder, ["config.json"]) else cached_folder(repo, ["config.json"])
         if text_tower is None:
             raise missing_weights(f"the text tower's settings of {name}", f"{repo} config.json", beside)
-    mean, std = preprocess.get("mean") or OPENAI_DATASET_MEAN, preprocess.get("std") or OPENAI_DATASET_STD
+    mean, std = preprocess.get("mean") or OPENAI_MEAN, preprocess.get("std") or OPENAI_STD
     return ClipFiles(name, config, tuple(mean), tuple(std), weights, tokenizer, text_tower)
 
 

@@ -9,6 +9,7 @@ from vlmgs_ns.semantics.field import LITE, FieldConfig
 from vlmgs_ns.semantics.losses import LossWeights
 from vlmgs_ns.semantics.relevancy import NEGATIVES
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.ranges import Count, Fraction, Positive, Some, check_ranges
 
 Mode = Literal["warm", "fmgs", "lift"]
 
@@ -26,13 +27,14 @@ class SemanticsConfig:
     """Hash grids and heads. The encoders say clip_dim and dino_dim, whatever is given here."""
     clip: str = "auto"
     """The image-text encoder: open_clip's name of an architecture, hf-hub:OWNER/NAME, or a folder. auto: ViT-B-16 where its
-    weights are on this machine, else the embedded tiny CLIP, which knows the embedded scenes only."""
+    weights are on this machine, else the embedded tiny CLIP, which knows the embedded rooms only: on any other scene, without
+    --prompt, the stage is left out. embedded: that one, on any scene."""
     clip_pretrained: str = "laion2b_s34b_b88k"
     """open_clip's tag of the weights, or a file of weights; read for a name of an architecture, and for auto."""
     dino: str = "auto"
     """The dense encoder: a vision transformer's name on Hugging Face, or a folder. auto: facebook/dino-vits8 where its weights
     are on this machine, else the embedded tiny one."""
-    dino_shorter_side: int = 500
+    dino_shorter_side: Some = 500
     """Pixels to which a photo's shorter side is scaled for the dense encoder; at most 240 for the embedded one."""
     device: str = "auto"
     """Device of the encoders; auto: CUDA where there is one, else the CPU."""
@@ -40,29 +42,29 @@ class SemanticsConfig:
     """Precision of the encoders: float32, float16, bfloat16 or auto."""
     negatives: tuple[str, ...] = NEGATIVES
     """Phrases that a query has to beat."""
-    gate: float = 0.0
+    gate: Fraction = 0.0
     """Lifting: a view counts for a Gaussian that it shows at least this fraction as much as the best view does; 0: all count."""
-    robust_passes: int = 0
+    robust_passes: Count = 0
     """Lifting: passes that take weight from views that disagree with the others."""
-    lift_memory: float = 2.0
+    lift_memory: Positive = 2.0
     """Gigabytes that lifted features may take; above, they are projected to fewer dimensions."""
-    warm_steps: int = 500
+    warm_steps: Count = 500
     """warm: steps on lifted features, without rendering."""
-    warm_batch: int = 8192
+    warm_batch: Some = 8192
     """warm: Gaussians in each of those steps."""
-    warm_lr: float = 1e-2
+    warm_lr: Positive = 1e-2
     """warm: learning rate of the first of those steps (Adam); it falls to `final_lr`."""
-    refine_steps: int = 200
+    refine_steps: Count = 200
     """warm: rendered steps after those, one photo each, with pixel alignment."""
-    steps: int = 2500
+    steps: Count = 2500
     """fmgs: rendered steps without pixel alignment, one photo each."""
-    alignment_steps: int = 1700
+    alignment_steps: Count = 1700
     """fmgs: rendered steps after those, with pixel alignment."""
-    render_size: int = 480
+    render_size: Some = 480
     """Longer side in pixels of rendered maps, and at most half of the photo's."""
-    lr: float = 5e-3
+    lr: Positive = 5e-3
     """Learning rate of the first step (RAdam)."""
-    final_lr: float = 2e-3
+    final_lr: Positive = 2e-3
     """Learning rate of the last step, and of all that refine a warm start."""
     weights: LossWeights = field(default_factory=LossWeights)
     """Weights of the losses of rendered maps."""
@@ -77,15 +79,7 @@ class SemanticsConfig:
 
     def check(self) -> None:
         """Raise InputError for a value out of range."""
-        counts = {name: getattr(self, name) for name in ("warm_steps", "refine_steps", "steps", "alignment_steps")}
-        for name, value in {**counts, "robust_passes": self.robust_passes}.items():
-            if value < 0:
-                raise InputError(f"--pipeline.model.semantics.{_flag(name)} {value} is negative; give 0 or more")
-        for name in ("warm_batch", "dino_shorter_side", "lift_memory", "render_size", "lr", "warm_lr", "final_lr"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"--pipeline.model.semantics.{_flag(name)} {getattr(self, name)}: give more than 0")
-        if not 0 <= self.gate <= 1:
-            raise InputError(f"--pipeline.model.semantics.gate {self.gate} is not a fraction; give a number from 0 to 1")
+        check_ranges(self, "--pipeline.model.semantics.")
         if not self.negatives or any(not phrase.strip() for phrase in self.negatives):
             raise InputError(
                 "--pipeline.model.semantics.negatives are empty, but relevancy needs one; leave the flag out, or give some"
@@ -96,7 +90,3 @@ LITE_SEMANTICS = SemanticsConfig(
     mode="lift", sizes=LITE, warm_steps=400, warm_batch=2048, refine_steps=40, steps=400, alignment_steps=200
 )
 """For a laptop's CPU: lifted features take a sixth of the processor time of a warm start, which finds about as much."""
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""The encoders that come with the package: where they are, and on which scenes they are of use."""
+"""The tiny models that come with the package: where they are, and on which scenes they are of use."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ EMBEDDED = "embedded"
 """Name of the tiny models that come with the package, wherever it is installed."""
 
 
-def model_folder(model: str, kind: Literal["clip", "dino"] = "clip") -> str:
+def model_folder(model: str, kind: Literal["clip", "dino", "vlm"] = "clip") -> str:
     """Return the folder of the embedded model of a kind for the name `EMBEDDED`, any other name as it is."""
     if model != EMBEDDED:
         return model
-    from vlmgs_ns.toy.tiny import tiny_clip_folder, tiny_dino_folder
+    from vlmgs_ns.toy.tiny import tiny_clip_folder, tiny_dino_folder, tiny_vlm_folder
 
-    return str(tiny_clip_folder() if kind == "clip" else tiny_dino_folder())
+    return str({"clip": tiny_clip_folder, "dino": tiny_dino_folder, "vlm": tiny_vlm_folder}[kind]())
 
 
 def things_in(scene: Path) -> list[str]:

@@ -124,19 +124,26 @@ class SceneSemantics(nn.Module):
         """Nothing will change any more: fix the colours of `pca` and drop what was needed to go on."""
         opaque = torch.nonzero(splats.opacities >= splats.opacities.median())[:, 0]
         sample = opaque[:: max(1, len(opaque) // SAMPLE)]
-        clip = self._rows(sample) if self.field is None else self._of_field(splats.means[sample])
-        basis = pca_basis(clip)
+        basis = pca_basis(self.clip(splats.means, sample))
         self.pca_mean, self.pca_axes, self.pca_spread = basis.mean, basis.axes, basis.spread
         self.complete, self.moments = True, None
         self.prepare(splats.means)
 
-    def _rows(self, ids: Tensor) -> Tensor:  # [M, D]
+    @torch.no_grad()
+    def clip(
+        self,
+        means: Tensor,  # [N, 3] world, of all Gaussians
+        ids: Tensor,  # [M]
+    ) -> Tensor:  # [M, D]
+        """Return the CLIP features of some Gaussians, of any length."""
+        if self.field is not None:
+            return torch.cat([self.field.clip(part) for part in means[ids].split(CHUNK)])
         rows = self.features[ids].float()
         return rows @ self.axes if self.axes.numel() else rows
 
-    def _of_field(self, means: Tensor) -> Tensor:  # [M, D]
-        assert self.field is not None
-        return torch.cat([self.field.clip(part) for part in means.split(CHUNK)])
+    def typical(self) -> Tensor:  # [D]
+        """Return the direction of the scene's mean feature; 0 where it has none."""
+        return nn.functional.normalize(self.pca_mean, dim=0)
 
     # words
 
@@ -154,6 +161,18 @@ class SceneSemantics(nn.Module):
             self.vectors = torch.cat([self.vectors, found])
             self.texts += new
         return self.vectors[[self.texts.index(phrase) for phrase in phrases]]
+
+    def embed_picture(
+        self,
+        picture: Tensor,  # [3, H, W] in [0, 1]
+    ) -> Tensor:  # [D]
+        """Return the unit vector of a picture, which is stretched to the square that the encoder takes. Raises as `embed`."""
+        encoder = self._find_encoder()
+        size = (encoder.tile_size, encoder.tile_size)
+        square = nn.functional.interpolate(picture[None], size, mode="bilinear", antialias=True, align_corners=False)
+        (vector,) = encoder.embed_images(square)
+        encoder.release()
+        return vector.to(self.vectors)
 
     def use(self, encoder: ImageTextEncoder) -> None:
         """Embed phrases with this encoder, which looked at the photos."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, TypeVar, get_type_hints
 
+from vlmgs_ns.system.errors import InputError
+
 Steps = Annotated[int | float, "iterations, or a fraction of the run"]
 """An int counts iterations; a float in [0, 1] is a fraction of the run."""
 
@@ -35,11 +37,12 @@ def steps(value: int | float, run_length: int) -> int:
     return max(1, round(value * run_length)) if value > 0 else 0
 
 
-def resolve(config: C, run_length: int) -> C:
+def resolve(config: C, run_length: int, path: str = "") -> C:
     """Return a copy of a config dataclass in which every ``Steps`` field, at any depth of nested dataclasses, counts iterations.
 
     Raises:
-        ValueError: a value is out of range (the message names the field), or the run has no iterations.
+        InputError: a value is out of range; `path` stands before the field's name.
+        ValueError: the run has no iterations.
     """
     if run_length < 1:
         raise ValueError(f"a run of {run_length} iterations has no schedule; give --max-num-iterations 1 or more")
@@ -51,7 +54,7 @@ def resolve(config: C, run_length: int) -> C:
             try:
                 changes[item.name] = steps(value, run_length)
             except ValueError as error:
-                raise ValueError(f"{item.name}: {error}") from None
+                raise InputError(f"{path}{item.name}: {error}") from None
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            changes[item.name] = resolve(value, run_length)
+            changes[item.name] = resolve(value, run_length, f"{path}{item.name}.")
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
+from functools import partial
+from typing import get_args
 
 from nerfstudio.viewer.viewer_elements import ViewerSlider
 
 from vlmgs_ns.viewer.controls import Row
-from vlmgs_ns.viewer.session import Session
+from vlmgs_ns.viewer.session import How, Session
 
 
 class Buttons(ABC):
@@ -32,6 +34,14 @@ class Buttons(ABC):
         """Select the Gaussians found."""
         with self.train_lock():
             return self.session().select(self.threshold.value)
+
+    @abstractmethod
+    def click(self, how: How) -> str:
+        """Wait for a click on a thing."""
+
+    @abstractmethod
+    def drag(self, how: How) -> str:
+        """Wait for a box over the picture."""
 
     def invert(self) -> str:
         """Select what is not selected, and nothing else."""
@@ -66,6 +76,16 @@ class Buttons(ABC):
     def rows(self) -> tuple[Row, ...]:
         """Return the buttons in the order in which they are used."""
         return (
+            Row(
+                "Click",
+                "Press, then click a thing on the picture: it is selected, added to the selection, or taken out of it",
+                {how.capitalize(): partial(self.click, how) for how in get_args(How)},
+            ),
+            Row(
+                "Box",
+                "Press, then drag a box over the picture: what it shows is selected, added to the selection, or taken out of it",
+                {how.capitalize(): partial(self.drag, how) for how in get_args(How)},
+            ),
             Row(
                 "Select",
                 "By phrase: what is found above the threshold, in place of what was selected. Invert: all the others",

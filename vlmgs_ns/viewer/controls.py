@@ -36,6 +36,7 @@ class Page:
     Args:
         after: viser's order of what is above.
         words, look: elements above and below the button Find and the status.
+        edit: elements above the rows of buttons.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Page:
         words: Sequence[ViewerParameter[Any]],
         find: Action,
         look: Sequence[ViewerParameter[Any]],
+        edit: Sequence[ViewerParameter[Any]],
         rows: Sequence[Row],
         export: Action,
     ) -> None:
@@ -56,6 +58,7 @@ class Page:
             self._status = gui.add_markdown("")
             _install(server, look)
         with gui.add_folder("Select and edit", order=after + 0.6):
+            _install(server, edit)
             for row in rows:
                 buttons = gui.add_button_group(row.label, list(row.actions), hint=row.hint)
                 buttons.value = NONE  # a second click on the same button would be no change, and call nothing

@@ -10,12 +10,15 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import Literal
 
 import torch
 import viser
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import Viewer
 from nerfstudio.viewer.viewer_elements import ViewerControl, ViewerDropdown, ViewerSlider, ViewerText
@@ -27,13 +30,14 @@ from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.viewer import rounds
 from vlmgs_ns.viewer.buttons import Buttons
 from vlmgs_ns.viewer.controls import Action, Page, Row
-from vlmgs_ns.viewer.detail import await_box, want_detail
+from vlmgs_ns.viewer.detail import want_detail
 from vlmgs_ns.viewer.found import describe
 from vlmgs_ns.viewer.frame import SHOWS, Frame
 from vlmgs_ns.viewer.known import can_search, hint, phrases_of
 from vlmgs_ns.viewer.lookout import Lookout
+from vlmgs_ns.viewer.pointer import Places, await_pointer, corners
 from vlmgs_ns.viewer.scene import ShownScene
-from vlmgs_ns.viewer.session import MOST_PHRASES, Session, typed_query
+from vlmgs_ns.viewer.session import MOST_PHRASES, How, Session, typed_query
 from vlmgs_ns.viewer.worker import Worker, error_message
 from vlmgs_ns.words.query import THRESHOLD
 
@@ -82,6 +86,10 @@ class Panel(Buttons, ViewerControl):
         self.opacity = ViewerSlider(
             "Opacity", 0.6, 0.0, 1.0, 0.05, hint="How strongly finds are coloured and the rest is darkened",
             cb_hook=lambda _: self._rerender(),
+        )  # fmt: skip
+        self.width = ViewerSlider(
+            "Width", 1.0, 0.1, 3.0, 0.05, hint="How unlike the place that was clicked a thing may look: higher takes more",
+            cb_hook=lambda _: self.act(self._widen),
         )  # fmt: skip
 
     # called by the model
@@ -160,9 +168,42 @@ class Panel(Buttons, ViewerControl):
 
     def more_detail(self) -> str:
         """Wait for a box over the picture; training then adds Gaussians sooner where it shows the scene."""
+        self._await("rect-select", lambda camera, places: want_detail(self._scene, camera, places))
+        return "Drag a box over what shall be more detailed."
+
+    def click(self, how: How) -> str:
+        """Wait for a click on a thing."""
+
+        def clicked(camera: Cameras, places: Places) -> str:
+            ((x, y),) = places
+            picture = self._scene.pinhole(camera)
+            names = [] if self._hint() else phrases_of(self._scene, self.run, self._photos)
+            with self.train_lock():
+                return self.session().click(picture, x * picture.width, y * picture.height, how, self.width.value, names)
+
+        self._await("click", clicked)
+        return "Click a thing on the picture."
+
+    def drag(self, how: How) -> str:
+        """Wait for a box over the picture."""
+
+        def dragged(camera: Cameras, places: Places) -> str:
+            picture = self._scene.pinhole(camera)
+            sides = (picture.width, picture.height) * 2
+            left, top, right, bottom = (edge * side for edge, side in zip(corners(places), sides, strict=True))
+            with self.train_lock():
+                return self.session().box(picture, (left, top, right, bottom), how)
+
+        self._await("rect-select", dragged)
+        return "Drag a box over the picture."
+
+    def _await(self, kind: Literal["click", "rect-select"], pointed: Callable[[Cameras, Places], str]) -> None:
+        """Have the next click or box be acted on, for the client whose it is."""
         if self._viewer is None:
-            raise InputError("there is no viewer to draw a box in")
-        return await_box(self._viewer, lambda camera, corners: self.act(lambda: want_detail(self._scene, camera, corners)))
+            raise InputError("there is no viewer to point at")
+        await_pointer(
+            self._viewer, kind, lambda camera, places, client: self.act(lambda: pointed(camera, places), client)
+        )  # fmt: skip
 
     def session(self) -> Session:
         """Return the session of the present Gaussians, a new one where training has added or removed some."""
@@ -221,6 +262,10 @@ class Panel(Buttons, ViewerControl):
         """Held while training changes the Gaussians, and while the viewer renders."""
         lock = None if self._viewer is None else self._viewer.train_lock
         return nullcontext() if lock is None else lock
+
+    def _widen(self) -> str:
+        with self.train_lock():
+            return self.session().widen(self.width.value)
 
     def _find_after_pause(self) -> None:
         self._worker.run_after_pause(self._find_new, PAUSE)
@@ -329,7 +374,8 @@ class Panel(Buttons, ViewerControl):
         self.last_round = rounds.last_round(self.run)
         self.status = self._hint() or self.status
         words, look = (self.phrases, self.names, self.negatives), (self.show, self.threshold, self.opacity)
-        self._page = Page(server, after, self.act, words, self.find, look, (*self.rows(), *self._training_rows()), self.export)
+        rows = (*self.rows(), *self._training_rows())
+        self._page = Page(server, after, self.act, words, self.find, look, (self.width,), rows, self.export)
         self._refresh()
 
     def _training_rows(self) -> tuple[Row, ...]:

@@ -25,12 +25,15 @@ class ShownScene(Protocol):
         """The Gaussians before their activation functions. Adding or removing Gaussians replaces the tensors."""
 
     @property
+    def colors(self) -> Tensor:  # [N, 3]
+        """Red, green and blue of the Gaussians as seen from any direction."""
+
+    @property
     def semantics(self) -> SceneSemantics | None:
         """Features of the Gaussians, complete or not; None where there are none."""
 
-    @property
-    def has_semantic_stage(self) -> bool:
-        """Whether training ends with a stage that makes the scene searchable."""
+    has_semantic_stage: bool
+    """Whether training ends with a stage that makes the scene searchable."""
 
     @property
     def focus(self) -> Tensor | None:  # [N] in [0, 1]

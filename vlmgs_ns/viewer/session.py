@@ -7,13 +7,16 @@ Every action returns one line that says what it did, or raises an InputError tha
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vlmgs_ns.semantics.relevancy import select
+from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.ply import write_ply
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
@@ -24,10 +27,23 @@ from vlmgs_ns.words.clean import cleaned
 from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.find import REACH_TO_REMOVE, find
 from vlmgs_ns.words.query import Fields, Query, apart, file_stem, make_query, split_phrases
-from vlmgs_ns.words.question import Question
+from vlmgs_ns.words.question import Question, ask
+from vlmgs_ns.words.thing import Looks, best_name, in_box, under
+
+How = Literal["select", "add", "remove"]
+"""What becomes of Gaussians that are pointed at: they are the selection, join it, or leave it."""
 
 MOST_PHRASES = 6
 """At once: as many as there are colours to tell them apart."""
+
+
+class Click(NamedTuple):
+    """A click that can be widened: what it showed, and what it was to change."""
+
+    weights: Tensor  # [N]
+    unlike: Tensor  # [N]
+    before: Tensor  # [N] bool, selected
+    how: How
 
 
 class Session:
@@ -40,6 +56,8 @@ class Session:
         self.selection = Selection(len(means))
         self.found: Question | None = None
         self._neighbours: Neighbours | None = None
+        self._looks: Looks | None = None
+        self._click: Click | None = None
 
     @property
     def current(self) -> bool:
@@ -73,7 +91,7 @@ class Session:
         if not query.phrases:
             self.found = None
             return "Nothing is looked for."
-        self.found = Question(self._scene, query, lock)
+        self.found = ask(self._scene, query, lock)
         return describe(self.found, threshold)
 
     @torch.no_grad()
@@ -93,6 +111,56 @@ class Session:
             )
         self.selection.replace(found.mask)
         return self._describe("Selected by phrase")
+
+    @torch.no_grad()
+    def click(self, camera: Pinhole, x: float, y: float, how: How, width: float, names: Sequence[str] = ()) -> str:
+        """Select, add or remove the thing at a place of a picture.
+
+        Args:
+            camera: of the picture, which shows what is not hidden.
+            x, y: pixels from the top left.
+            width: difference up to which Gaussians belong to the thing; 1 is usual.
+            names: phrases of which the one that fits the thing best is said.
+
+        Raises:
+            InputError: nothing is there.
+        """
+        visible = ~self.selection.hidden
+        weights = torch.zeros(len(visible))
+        weights[visible] = under(self._scene.splats()[visible.to(self._scene.splats().means.device)], camera, x, y)
+        looks = self._like()
+        self._click = Click(weights, looks.unlike(weights), self.selection.mask, how)
+        said = self.widen(width)
+        semantics = self._scene.semantics
+        if not names or semantics is None or not semantics.complete:
+            return said
+        thing = looks.thing(weights, self._click.unlike, width)
+        best = best_name(semantics, self._scene.splats(), thing, list(names))
+        return said if best is None else f"{said} Most like “{best[0]}”, relevancy {best[1]:.2f}."
+
+    def widen(self, width: float) -> str:
+        """Take the last click's thing more or less widely, in place of what it selected; say nothing where there is none."""
+        if self._click is None:
+            return ""
+        thing = self._like().thing(self._click.weights, self._click.unlike, width)
+        return self._change(thing, self._click.before, self._click.how)
+
+    @torch.no_grad()
+    def box(self, camera: Pinhole, box: tuple[float, float, float, float], how: How) -> str:
+        """Select, add or remove what a box (left, top, right, bottom in pixels) of a picture shows.
+
+        Raises an InputError where nothing is in it.
+        """
+        visible = ~self.selection.hidden
+        chosen = torch.zeros_like(visible)
+        chosen[visible] = in_box(self._scene.splats()[visible.to(self._scene.splats().means.device)], camera, box)
+        self._click = None
+        return self._change(chosen, self.selection.mask, how)
+
+    def _change(self, pointed: Tensor, before: Tensor, how: How) -> str:
+        after = {"select": pointed, "add": before | pointed, "remove": before & ~pointed}[how]
+        self.selection.replace(after)
+        return self._describe({"select": "Selected", "add": "Added", "remove": "Removed"}[how])
 
     def invert(self) -> str:
         """Select what is not selected, and nothing else."""
@@ -166,13 +234,20 @@ class Session:
     def _require_selection(self) -> Tensor:  # [N] bool
         mask = self.selection.mask
         if not mask.any():
-            raise InputError("nothing is selected; find something, then press By phrase")
+            raise InputError("nothing is selected; click a thing, or find something and press By phrase")
         return mask
 
     def _graph(self) -> Neighbours:
         if self._neighbours is None:
             self._neighbours = Neighbours(self._scene.splats())
         return self._neighbours
+
+    def _like(self) -> Looks:
+        if self._looks is None:
+            semantics = self._scene.semantics
+            known = semantics if semantics is not None and semantics.complete else None
+            self._looks = Looks(self._scene.splats(), self._scene.colors.detach(), self._graph(), known)
+        return self._looks
 
     def _describe(self, action: str) -> str:
         mask, hidden = self.selection.state

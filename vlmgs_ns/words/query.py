@@ -30,6 +30,14 @@ class Fields(NamedTuple):
     threshold: str = "threshold"
 
 
+class At(NamedTuple):
+    """A place on a photo."""
+
+    photo: str
+    place: tuple[float, float] | tuple[float, float, float, float]
+    """x, y of a point, or left, top, right, bottom of a box, in pixels from the top left."""
+
+
 @dataclass(frozen=True)
 class Query:
     """Phrases to look for in a scene. `make_query` makes one from what a user typed."""
@@ -112,6 +120,18 @@ def apart(relevancy: float, threshold: float) -> str:
         if round(relevancy, digits) != round(threshold, digits):
             return f"{relevancy:.{digits}f}"
     return f"exactly {threshold:.2f}"
+
+
+def parse_at(text: str) -> At:
+    """Return the place of ``PHOTO:x,y`` or ``PHOTO:left,top,right,bottom``. Raises an InputError for anything else."""
+    photo, _, numbers = text.rpartition(":")
+    parts = re.findall(r"\d+(?:\.\d+)?", numbers)
+    place = tuple(float(part) for part in parts)
+    if not photo or ",".join(parts) != numbers.replace(" ", "") or len(place) not in (2, 4):
+        raise InputError(f"--at {text!r} is not a place on a photo; give PHOTO:x,y or PHOTO:left,top,right,bottom, in pixels")
+    if len(place) == 4 and not (place[0] < place[2] and place[1] < place[3]):
+        raise InputError(f"--at {text!r} is an empty box; give left, top, right and bottom in this order")
+    return At(photo, (place[0], place[1]) if len(place) == 2 else (place[0], place[1], place[2], place[3]))
 
 
 def split_phrases(text: str) -> list[str]:

@@ -6,6 +6,7 @@ the features are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vlmgs_ns.semantics.blend import blend
+from vlmgs_ns.semantics.blend import blend, shown
 from vlmgs_ns.semantics.relevancy import relevancy_from_scores
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
@@ -51,27 +52,28 @@ class SearchableScene(Protocol):
 
 
 class Question:
-    """A query, its negatives and the scores of all Gaussians.
+    """What is looked for, and the scores of all Gaussians; `ask` and `ask_like` make one of phrases and of a picture.
 
     Args:
-        scene: in evaluation mode.
-        query: what to look for.
-        lock: held while Gaussians are read, but not while phrases are embedded, which may take seconds.
-
-    Raises:
-        InputError: the scene has no semantics, or the encoder of new phrases is not on this machine.
+        query: what to look for; its phrases name it in answers.
+        negatives: names of what it has to beat.
+        splats: all Gaussians of the scene.
+        scores: [N, P + M] of the P phrases, then of the M negatives.
     """
 
-    def __init__(self, scene: SearchableScene, query: Query, lock: AbstractContextManager[object] | None = None) -> None:
-        semantics = scene.searchable()
-        own = semantics.about.negatives if query.scene_negatives or not query.negatives else ()
-        self.query = query
-        self.negatives = tuple(dict.fromkeys([*own, *query.negatives]))
-        with torch.no_grad():
-            texts = semantics.embed([*query.phrases, *self.negatives])
-        with torch.no_grad(), lock or nullcontext():
-            self.splats = scene.splats()
-            self.scores = semantics.scores(self.splats.means, texts)  # [N, P + M]
+    def __init__(self, query: Query, negatives: Sequence[str], splats: Splats, scores: Tensor) -> None:
+        self.query, self.negatives = query, tuple(negatives)
+        self.splats, self.scores = splats, scores
+
+    @staticmethod
+    def of(
+        splats: Splats,
+        mask: Tensor,  # [N] bool, on the CPU
+        name: str,
+    ) -> Question:
+        """Return the question whose answer are these Gaussians: relevant are pixels that they cover more than all others do."""
+        own = mask.to(splats.means)
+        return Question(Query((name,)), ("everything else",), splats, torch.stack([own, 1 - own], dim=1))
 
     @cached_property
     def neighbours(self) -> Neighbours:
@@ -112,12 +114,54 @@ class Question:
     ) -> Tensor:  # [N, P + 1] on the CPU
         """Return what each Gaussian shows in a view: its blending weight in each mask, and last in the whole picture."""
         maps = torch.from_numpy(np.concatenate([masks, np.ones_like(masks[:1])])).float().movedim(0, -1)
-        # Blending is linear in the features, so that its gradient is the lift of the maps.
-        with torch.enable_grad():
-            features = self.splats.means.new_zeros(len(self.splats), len(maps[0, 0]), requires_grad=True)
-            image, _ = blend(self.splats, camera, features)
-        (weights,) = torch.autograd.grad(image, features, maps.to(image.device))
-        return weights.cpu()
+        return shown(self.splats, camera, maps).cpu()
+
+
+def ask(scene: SearchableScene, query: Query, lock: AbstractContextManager[object] | None = None) -> Question:
+    """Put a query to a scene in evaluation mode.
+
+    Args:
+        lock: held while Gaussians are read, but not while phrases are embedded, which may take seconds.
+
+    Raises:
+        InputError: the scene has no semantics, or the encoder of new phrases is not on this machine.
+    """
+    semantics = scene.searchable()
+    own = semantics.about.negatives if query.scene_negatives or not query.negatives else ()
+    negatives = tuple(dict.fromkeys([*own, *query.negatives]))
+    with torch.no_grad():
+        texts = semantics.embed([*query.phrases, *negatives])
+    return _scored(scene, query, negatives, texts, lock)
+
+
+def ask_like(
+    scene: SearchableScene,
+    picture: Tensor,  # [3, H, W] in [0, 1]
+    query: Query,
+) -> Question:
+    """Ask a scene in evaluation mode for what looks like a picture more than the scene at large does.
+
+    Args:
+        query: the picture's name and the threshold.
+
+    Raises:
+        InputError: as `ask`.
+    """
+    semantics = scene.searchable()
+    vectors = torch.stack([semantics.embed_picture(picture), semantics.typical()])
+    return _scored(scene, query, ("the scene at large",), vectors, None)
+
+
+def _scored(
+    scene: SearchableScene,
+    query: Query,
+    negatives: Sequence[str],
+    vectors: Tensor,  # [P + M, D]
+    lock: AbstractContextManager[object] | None,
+) -> Question:
+    with torch.no_grad(), lock or nullcontext():
+        splats = scene.splats()
+        return Question(query, negatives, splats, scene.searchable().scores(splats.means, vectors))
 
 
 class Survey:

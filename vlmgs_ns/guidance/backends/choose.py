@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from vlmgs_ns.guidance.backends.exchange import fault_of
@@ -16,7 +16,9 @@ from vlmgs_ns.guidance.backends.transformers import (
     resolve_device,
 )
 from vlmgs_ns.guidance.question import Backend
+from vlmgs_ns.semantics.embedded import EMBEDDED, things_in
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.ranges import Count, Positive, Some, check_ranges
 
 
 @dataclass
@@ -26,9 +28,9 @@ class BackendSettings:
     backend: Literal["auto", "residual", "transformers", "openai"] = "auto"
     """residual: no model, regions from what training knows; transformers: a model on this machine; openai: a server that speaks
     OpenAI's interface (vLLM, Ollama, hosted), which is sent the renders; auto: transformers where there is CUDA and the model's
-    weights are on this machine, else residual"""
+    weights are on this machine, else the embedded tiny Qwen3-VL for the embedded scenes, which it knows alone, else residual"""
     model: str = DEFAULT_MODEL
-    """transformers: the model's name on the Hugging Face hub, or a folder"""
+    """transformers: the model's name on the Hugging Face hub, a folder, or embedded: the tiny one of the package"""
     device: str = "auto"
     """transformers: a torch device; auto: CUDA where there is one, else the CPU"""
     dtype: Dtype = "auto"
@@ -37,11 +39,11 @@ class BackendSettings:
     """transformers: weights in 4 or 8 bits, for GPUs with little memory; needs bitsandbytes"""
     download: bool = False
     """transformers: fetch the model from the hub if it is not on this machine; auto does not"""
-    max_image_size: int = 640
+    max_image_size: Some = 640
     """transformers, openai: pictures are shrunk to at most this many pixels at their longer side"""
-    max_tokens: int = 512
+    max_tokens: Some = 512
     """transformers, openai: longest reply, in tokens"""
-    batch_size: int = 5
+    batch_size: Some = 5
     """transformers: views the model looks at together; fewer need less memory"""
     base_url: str = "http://127.0.0.1:8000/v1"
     """openai: the server's address, up to and with its /v1"""
@@ -49,11 +51,11 @@ class BackendSettings:
     """openai: the model, as the server calls it; empty: the first that the server lists"""
     key_variable: str = "OPENAI_API_KEY"
     """openai: the environment variable that holds the server's key; it is sent if it is set, and stored nowhere"""
-    timeout: float = 60.0
+    timeout: Positive = 60.0
     """openai: seconds for one request and the whole of its reply, whatever the server does"""
-    retries: int = 3
+    retries: Count = 3
     """openai: how often a request is repeated after an error of the server (HTTP 429, 5xx) or a dropped connection"""
-    parallel: int = 5
+    parallel: Some = 5
     """openai: requests in flight at a time"""
     coordinates: Literal["auto", "thousandths", "pixels"] = "auto"
     """transformers, openai: unit of the coordinates in replies; auto: pixels for Qwen2.5-VL, thousandths for all others"""
@@ -64,15 +66,15 @@ class BackendSettings:
             raise InputError(fault)
 
 
-def make_backend(settings: BackendSettings) -> tuple[Backend, str]:
+def make_backend(settings: BackendSettings, scene: Path | None = None) -> tuple[Backend, str]:
     """Return the backend for ``settings`` and a sentence for the user that names it and the reason.
 
-    Loads no model and uses no network; the backend's ``check`` has not been called.
+    Loads no model and uses no network; the backend's ``check`` has not been called. ``scene`` is the folder of the data.
 
     Raises:
         InputError: a setting that is out of its range.
     """
-    _check(settings)
+    check_ranges(settings, "--pipeline.model.guidance.")
     if settings.backend == "openai":
         return _openai(settings), f"Guidance: renders are sent to {settings.base_url}, as configured"
     if settings.backend == "transformers":
@@ -80,29 +82,20 @@ def make_backend(settings: BackendSettings) -> tuple[Backend, str]:
     if settings.backend == "residual":
         return _residual(), "Guidance: residual, without a model, as configured"
     device = resolve_device(settings.device)
-    if not device.startswith("cuda"):
+    on_cuda = device.startswith("cuda")
+    fault = missing_weights(settings.model) if on_cuda else None
+    if on_cuda and not fault:
+        return _transformers(settings), f"Guidance: {settings.model} on {device}: its weights are on this machine"
+    if scene is not None and things_in(scene):
+        sentence = f"Guidance: the embedded tiny Qwen3-VL on {device}, which knows the embedded scenes and no other"
+        return _transformers(replace(settings, model=EMBEDDED)), sentence
+    if not on_cuda:
         # Billions of multiplications per token would compete with training for the cores.
         reason = (
             f"on {device} a model would hold up training; --pipeline.model.guidance.backend transformers uses one all the same"
         )
         return _residual(), f"Guidance: residual, without a model: {reason}"
-    if fault := missing_weights(settings.model):
-        return _residual(), f"Guidance: residual, without a model: {fault}"
-    return _transformers(settings), f"Guidance: {settings.model} on {device}: its weights are on this machine"
-
-
-def _check(settings: BackendSettings) -> None:
-    for name in ("max_image_size", "max_tokens", "batch_size", "parallel"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"{_flag(name)} {getattr(settings, name)}: is not positive; give 1 or more")
-    if settings.retries < 0:
-        raise InputError(f"{_flag('retries')} {settings.retries}: is negative; give 0 or more")
-    if not (settings.timeout > 0 and math.isfinite(settings.timeout)):
-        raise InputError(f"{_flag('timeout')} {settings.timeout}: is not a positive number of seconds; give one, such as 60")
-
-
-def _flag(name: str) -> str:
-    return f"--pipeline.model.guidance.{name.replace('_', '-')}"
+    return _residual(), f"Guidance: residual, without a model: {fault}"
 
 
 def _residual() -> Backend:

@@ -73,7 +73,7 @@ class OpenAIBackend:
         schema: dict[str, Any] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.needs_evidence = False
+        self.needs_evidence = self.quick = False
         self.base_url = base_url.strip().rstrip("/")
         self.model = model
         self.key_variable = key_variable

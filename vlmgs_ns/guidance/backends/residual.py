@@ -68,7 +68,7 @@ class ResidualBackend:
     name = "residual"
     fingerprint = f"residual {VERSION}"
     coordinates: Coordinates = "thousandths"
-    needs_evidence = True
+    needs_evidence = quick = True
 
     def check(self) -> None:
         """Do nothing: this backend needs no model."""

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from vlmgs_ns.guidance.backends.pictures import SQUARE, coordinates_of, shrink
 from vlmgs_ns.guidance.question import Answer, Coordinates, Question
+from vlmgs_ns.semantics.embedded import EMBEDDED, model_folder
 from vlmgs_ns.system.errors import InputError
 
 DEFAULT_MODEL = "Qwen/Qwen3-VL-2B-Instruct"
@@ -47,7 +48,7 @@ class TransformersBackend:
     the batch's time.
 
     Args:
-        model: name on the hub, or a folder.
+        model: name on the hub, a folder, or "embedded" for the tiny one that comes with the package.
         device: a torch device; "auto": CUDA where there is one, else the CPU.
         dtype: of the weights; "auto": bfloat16 on CUDA, float32 on the CPU.
         max_image_size: pictures are shrunk to at most this many pixels at their longer side.
@@ -71,6 +72,7 @@ class TransformersBackend:
         coordinates: Coordinates | Literal["auto"] = "auto",
     ) -> None:
         self.needs_evidence = False
+        self.quick = model == EMBEDDED
         self.model = model
         self.device = resolve_device(device)
         self.dtype = dtype if dtype != "auto" else "bfloat16" if self.device.startswith("cuda") else "float32"
@@ -263,7 +265,7 @@ def resolve_device(device: str) -> str:
 
 def find_folder(model: str) -> Path | None:
     """Return the folder of a model's files, given or in the hub's cache; None where there is none. Never uses the network."""
-    folder = Path(model).expanduser()
+    folder = Path(model_folder(model, "vlm")).expanduser()
     if folder.is_dir():
         return folder
     from huggingface_hub import try_to_load_from_cache
