@@ -25,22 +25,29 @@ class Prepare:
     settings: Annotated[Preparation, tyro.conf.arg(name="")] = field(default_factory=Preparation)
 
     def run(self) -> None:
-        """Write it, and say what became of the photos and what to do next."""
+        """Write it, and say what to do next."""
         import shlex
 
         from vlmgs_ns.method.machine import suited_method
-        from vlmgs_ns.pages.prepared import write_prepared
-        from vlmgs_ns.prepare.run import prepare
         from vlmgs_ns.system.progress import say
 
-        outcome = prepare(self.source, self.out, self.settings)
-        page = write_prepared(self.out, outcome)
-        say(
-            f"Wrote {self.out}: {outcome.placed} of {outcome.photos} photos with their cameras, and {outcome.points:,} points that "
-            f"are {outcome.reprojection_error:.2f} pixels off on average; {page} shows them from above"
-        )
-        for name, why in outcome.left_out.items():
-            say(f"Left out: {name} {why}", "yellow")
-        for line in outcome.advice:
-            say(line, "yellow")
+        write_prepared_scene(self.source, self.out, self.settings)
         say(f"Next:\n  ns-train {suited_method()} --data {shlex.quote(str(self.out))}")
+
+
+def write_prepared_scene(source: Path, out: Path, settings: Preparation) -> None:
+    """Write a scene and its page, and say what became of the photos."""
+    from vlmgs_ns.pages.prepared import write_prepared
+    from vlmgs_ns.prepare.run import prepare
+    from vlmgs_ns.system.progress import say
+
+    outcome = prepare(source, out, settings)
+    page = write_prepared(out, outcome)
+    say(
+        f"Wrote {out}: {outcome.placed} of {outcome.photos} photos with their cameras, and {outcome.points:,} points that "
+        f"are {outcome.reprojection_error:.2f} pixels off on average; {page} shows them from above"
+    )
+    for name, why in outcome.left_out.items():
+        say(f"Left out: {name} {why}", "yellow")
+    for line in outcome.advice:
+        say(line, "yellow")

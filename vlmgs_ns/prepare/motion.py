@@ -5,30 +5,34 @@ Everything found so far lies in a database, so that a run that was stopped goes 
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-from collections.abc import Callable
+import itertools
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-import cv2
-import numpy as np
+from PIL import ExifTags, Image
 
+from vlmgs_ns.prepare.pairs import leave_out_repeated, pairs_to_compare
+from vlmgs_ns.prepare.refine import refine
 from vlmgs_ns.system.progress import bar
 
 if TYPE_CHECKING:
     import pycolmap
 
-ALL_PAIRS = 60
-"""Photos up to which every pair is compared."""
-NEIGHBOURS = 10
-"""Photos before and after one, in the order of their names, with which it is compared where there are more."""
-ALIKE = 25
-"""Photos that look most alike with which it is compared as well: they close loops."""
 FEATURE_SIZE = 1600
 """Longer side, in pixels, of what features are sought in."""
+FEATURES = 4096
+"""Most features of a photo, the largest first; the time of a comparison grows with their square."""
+PHOTOS_AT_ONCE = 8
+PAIRS_AT_ONCE = 100
+"""Units between two reports of progress, and the most that a stopped run repeats. Only pycolmap may open its database: it has a
+SQLite of its own, and two of them in one process break each other's locks."""
+LEAST = 3
+"""Photos of the smallest scene."""
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,10 @@ class PhotoMatches:
     """What was found in one photo."""
 
     features: int
-    matched: int
-    """photos that share enough features with it"""
     inliers: int
     """features that it shares with the photo that shares most"""
+    repeated: int = 0
+    """features that it shares with another photo, at most, where they are of a repeated pattern"""
 
 
 @dataclass(frozen=True)
@@ -61,165 +65,131 @@ def reconstruct(images: Path, work: Path, masks: Path | None, seed: int) -> Moti
         work: folder of the database; one of an earlier run, stopped or not, is used.
         masks: PNGs named as photos with .png appended; no feature is taken where they are black.
         seed: of the robust estimators; the same seed gives the same cameras.
-
-    Raises:
-        KeyboardInterrupt: after Ctrl-C, when the database is closed.
     """
     import pycolmap
 
-    pycolmap.logging.minloglevel = pycolmap.logging.Level.FATAL.value
     pycolmap.set_random_seed(seed)
     database, names = work / "database.db", sorted(path.name for path in images.iterdir())
+    _find_features(images, names, database, masks)
+    _compare(images, names, database, work / "pairs.txt", seed)
 
-    reader = pycolmap.ImageReaderOptions(camera_model="OPENCV")
-    if masks is not None:
-        reader.mask_path = masks
-    extraction = pycolmap.FeatureExtractionOptions(max_image_size=FEATURE_SIZE)
-    mode = pycolmap.CameraMode.SINGLE if len({_size(images / name) for name in names}) == 1 else pycolmap.CameraMode.AUTO
-    _watched(
-        "Finding features",
-        len(names),
-        lambda: _rows(database, "keypoints"),
-        lambda token: pycolmap.extract_features(
-            database, images, camera_mode=mode, reader_options=reader, extraction_options=extraction, cancellation_token=token
-        ),
-    )
-
-    pairs = pairs_to_compare(images, names)
-    (work / "pairs.txt").write_text("".join(f"{a} {b}\n" for a, b in pairs), encoding="utf-8")
-    verification = pycolmap.TwoViewGeometryOptions()
-    verification.ransac.random_seed = seed
-    _watched(
-        "Comparing pairs",
-        len(pairs),
-        lambda: _rows(database, "two_view_geometries"),
-        lambda token: pycolmap.match_image_pairs(
-            database,
-            pairing_options=pycolmap.ImportedPairingOptions(match_list_path=work / "pairs.txt"),
-            verification_options=verification,
-            cancellation_token=token,
-        ),
-    )
-
-    options = pycolmap.IncrementalPipelineOptions(random_seed=seed, min_model_size=3)
-    options.mapper.random_seed = options.triangulation.random_seed = seed
-    placed = [0]
-    models: dict[int, pycolmap.Reconstruction] = {}
-
-    def place(token: pycolmap.CancellationToken) -> None:
-        def one_more() -> None:
-            placed[0] += 1
-
-        (work / "models").mkdir(exist_ok=True)
-        found = pycolmap.incremental_mapping(
-            database, images, work / "models", options, next_image_callback=one_more, cancellation_token=token
-        )
-        models.update(found)
-
-    _watched("Placing cameras", len(names), lambda: placed[0], place)
-    photos, turned_only = _matches(database)
-    return Motion(sorted(models.values(), key=lambda model: -model.num_reg_images()), photos, turned_only)
+    trusted = _copy(database, work / "trusted.db")
+    with pycolmap.Database.open(trusted) as found:
+        repeated = leave_out_repeated(found)
+    models = _place(images, names, trusted, work / "models", seed)
+    if models:
+        models[0] = refine(models[0], _copy(database, work / "refined.db"), images, work / "refined")
+    with pycolmap.Database.open(database) as found:
+        photos, turned_only = _matches(found, repeated)
+    return Motion(models, photos, turned_only)
 
 
-def pairs_to_compare(images: Path, names: list[str]) -> list[tuple[str, str]]:
-    """Return the pairs of photos that may show the same: all of them, or neighbours by name and those that look alike."""
-    if len(names) <= ALL_PAIRS:
-        return list(combinations(names, 2))
-    small = np.stack([_thumbnail(images / name) for name in names])
-    alike = small @ small.T
-    np.fill_diagonal(alike, -np.inf)
-    nearest = np.argsort(-alike, axis=1, kind="stable")[:, :ALIKE]
-    found = {(i, j) for i in range(len(names)) for j in range(i + 1, min(i + 1 + NEIGHBOURS, len(names)))}
-    found |= {(min(i, j), max(i, j)) for i, row in enumerate(nearest.tolist()) for j in row}
-    return [(names[i], names[j]) for i, j in sorted(found)]
-
-
-def _thumbnail(path: Path) -> np.ndarray[Any, Any]:  # [768] unit vector, the mean colour taken away
-    small = cv2.resize(cv2.imread(str(path)), (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
-    small -= small.mean((0, 1))
-    return small.ravel() / max(float(np.linalg.norm(small)), 1e-6)
-
-
-def _size(path: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return image.size
-
-
-def _watched(label: str, total: int, count: Callable[[], int], work: Callable[[pycolmap.CancellationToken], None]) -> None:
-    """Do the work in a thread, show how far it is, and have it stop at Ctrl-C.
-
-    Raises:
-        KeyboardInterrupt: when the work has stopped.
-        Exception: what the work raised.
-    """
+def _find_features(images: Path, names: list[str], database: Path, masks: Path | None) -> None:
     import pycolmap
 
-    token, errors = pycolmap.CancellationToken(), list[BaseException]()
-
-    def run() -> None:
-        try:
-            work(token)
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        with bar(label, total) as report:
-            while thread.is_alive():
-                thread.join(0.5)
-                report(min(count(), total))
-    except KeyboardInterrupt:
-        token.cancel()
-        thread.join()
-        raise
-    if errors:
-        raise errors[0]
-
-
-def _rows(database: Path, table: str) -> int:
-    """Return the rows of a table that another thread is filling; 0 where there is none yet."""
-    try:
-        connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=0.1)
-    except sqlite3.Error:
-        return 0
-    try:
-        return int(connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
-    except sqlite3.Error:
-        return 0
-    finally:
-        connection.close()
+    extraction = pycolmap.FeatureExtractionOptions(max_image_size=FEATURE_SIZE)
+    extraction.sift.max_num_features = FEATURES
+    alike: dict[object, list[str]] = {}
+    for name in names:
+        alike.setdefault(_camera(images / name), []).append(name)
+    done = 0
+    with bar("Finding features", len(names)) as report:
+        for group in alike.values():
+            reader = pycolmap.ImageReaderOptions(camera_model="OPENCV")
+            if masks is not None:
+                reader.mask_path = masks
+            for some in _parts(group, PHOTOS_AT_ONCE):
+                pycolmap.extract_features(
+                    database,
+                    images,
+                    image_names=some,
+                    camera_mode=pycolmap.CameraMode.SINGLE,
+                    reader_options=reader,
+                    extraction_options=extraction,
+                )
+                reader.existing_camera_id = _camera_id(database, some)
+                report(done := done + len(some))
 
 
-def _matches(database: Path) -> tuple[dict[str, PhotoMatches], bool]:
+def _compare(images: Path, names: list[str], database: Path, listed: Path, seed: int) -> None:
+    import pycolmap
+
+    pairs = pairs_to_compare(images, names)
+    # Guided matching is off: around a wrong geometry, of a repeated pattern, it finds more of the same.
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = seed
+    done = 0
+    with bar("Comparing pairs", len(pairs)) as report:
+        for some in _parts(pairs, PAIRS_AT_ONCE):
+            listed.write_text("".join(f"{a} {b}\n" for a, b in some), encoding="utf-8")
+            pycolmap.match_image_pairs(
+                database,
+                pairing_options=pycolmap.ImportedPairingOptions(match_list_path=listed),
+                verification_options=verification,
+            )
+            report(done := done + len(some))
+
+
+def _place(images: Path, names: list[str], database: Path, folder: Path, seed: int) -> list[pycolmap.Reconstruction]:
+    """Return the models of three photos or more, the largest first."""
+    import pycolmap
+
+    # One thread: the order in which several add up their sums changes which photo comes next.
+    options = pycolmap.IncrementalPipelineOptions(random_seed=seed, min_model_size=LEAST, num_threads=1)
+    options.mapper.random_seed = options.triangulation.random_seed = seed
+    options.mapper.num_threads = 1
+    folder.mkdir(exist_ok=True)
+    count = itertools.count(2)  # the first two photos come together
+    with bar("Placing cameras", len(names)) as report:
+        models = pycolmap.incremental_mapping(
+            database, images, folder, options, next_image_callback=lambda: report(min(next(count), len(names)))
+        )
+    large = [model for model in models.values() if model.num_reg_images() >= LEAST]
+    return sorted(large, key=lambda model: -model.num_reg_images())
+
+
+def _copy(database: Path, to: Path) -> Path:
+    """Copy a database that is not open."""
+    shutil.copyfile(database, to)
+    return to
+
+
+def _parts(items: list[Item], size: int) -> Iterator[list[Item]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _camera_id(database: Path, names: list[str]) -> int:
+    """Return the camera of the first photo."""
+    import pycolmap
+
+    with pycolmap.Database.open(database) as found:
+        image = found.read_image_with_name(names[0])
+        assert image is not None  # it was just written
+        return int(image.camera_id)
+
+
+def _camera(path: Path) -> object:
+    """Return what photos of one camera with one zoom have in common: their size, and what EXIF says of camera and lens."""
+    with Image.open(path) as image:
+        exif = image.getexif()
+        return image.size, exif.get(ExifTags.Base.Model), exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLength)
+
+
+def _matches(found: pycolmap.Database, repeated: set[int]) -> tuple[dict[str, PhotoMatches], bool]:
     """Return what was found in each photo, and whether nearly all pairs differ by a rotation alone."""
     import pycolmap
 
     kinds = pycolmap.TwoViewGeometryConfiguration
-    flat = {kinds.PANORAMIC, kinds.PLANAR_OR_PANORAMIC}
-    with pycolmap.Database.open(database) as found:
-        images = {image.image_id: image.name for image in found.read_all_images()}
-        inliers: dict[int, list[int]] = {key: [] for key in images}
-        rotations, verified = 0, 0
-        for (first, second), pair in zip(*_pairs(found), strict=True):
-            shared = len(pair.inlier_matches)
-            if shared < 15:
-                continue
-            verified += 1
-            rotations += pair.config in flat
-            inliers[first].append(shared)
-            inliers[second].append(shared)
-        photos = {
-            name: PhotoMatches(found.num_keypoints_for_image(key), len(inliers[key]), max(inliers[key], default=0))
-            for key, name in images.items()
-        }
+    images = {image.image_id: image.name for image in found.read_all_images()}
+    inliers: dict[int, int] = dict.fromkeys(images, 0)
+    doubtful: dict[int, int] = dict.fromkeys(images, 0)
+    verified = rotations = 0
+    for number, pair in zip(*found.read_two_view_geometries(), strict=True):
+        shared = len(pair.inlier_matches)
+        verified += shared > 0
+        rotations += shared > 0 and pair.config in (kinds.PANORAMIC, kinds.PLANAR_OR_PANORAMIC)
+        best = doubtful if number in repeated else inliers
+        for image in pycolmap.pair_id_to_image_pair(number):
+            best[image] = max(best[image], shared)
+    photos = {name: PhotoMatches(found.num_keypoints_for_image(key), inliers[key], doubtful[key]) for key, name in images.items()}
     return photos, verified > 0 and rotations > 0.9 * verified
-
-
-def _pairs(found: pycolmap.Database) -> tuple[list[tuple[int, int]], list[pycolmap.TwoViewGeometry]]:
-    import pycolmap
-
-    ids, geometries = found.read_two_view_geometries()
-    return [pycolmap.pair_id_to_image_pair(number) for number in ids], geometries

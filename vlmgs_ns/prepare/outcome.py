@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from vlmgs_ns.prepare.motion import Motion
+from vlmgs_ns.prepare.motion import LEAST, Motion
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
 
@@ -50,9 +50,10 @@ def judge(motion: Motion, unreadable: dict[str, str]) -> Outcome:
     left_out = {name: f"cannot be read: {why}" for name, why in unreadable.items()}
     for name in sorted(motion.photos.keys() - placed):
         left_out[name] = _why(motion, name, elsewhere)
-    if len(placed) < 3:
+    if len(placed) < LEAST:
         raise InputError(
-            f"{len(placed) or 'none'} of {total} photos could be placed, and a scene needs 3: {_cause(motion)}. {_fix(motion)}"
+            f"{len(placed) or 'none'} of {total} photos could be placed, and a scene needs {LEAST}: "
+            f"{_cause(motion)}. {_fix(motion)}"
         )
     model = motion.models[0]
     return Outcome(
@@ -73,6 +74,8 @@ def _why(motion: Motion, name: str, elsewhere: dict[str, int]) -> str:
         return f"fits {others} other photos, but none of the largest group: it shows another part of the scene"
     if found.features < FEW_FEATURES:
         return f"has {found.features} features only: blurred, dark, or of something plain"
+    if found.inliers < FEW_SHARED < found.repeated:
+        return f"shares nothing but repeated patterns with others ({found.repeated} features): tiles, bricks, checks"
     if found.inliers < FEW_SHARED:
         return f"shares at most {found.inliers} features with any other photo"
     return "shares features with others, but no camera position explains them: something moved, mirrors, or is repeated"

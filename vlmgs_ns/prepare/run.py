@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
 from vlmgs_ns.prepare.layout import stand_upright, write_scene
-from vlmgs_ns.prepare.motion import reconstruct
+from vlmgs_ns.prepare.motion import LEAST, reconstruct
 from vlmgs_ns.prepare.outcome import Outcome, judge
 from vlmgs_ns.prepare.photos import SUFFIXES as PHOTO_SUFFIXES
 from vlmgs_ns.prepare.photos import copy_photos, jpeg_names, photo_files
@@ -16,12 +17,14 @@ from vlmgs_ns.prepare.settings import Preparation
 from vlmgs_ns.prepare.video import SUFFIXES as VIDEO_SUFFIXES
 from vlmgs_ns.prepare.video import write_frames
 from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.console import errors_to_file
 from vlmgs_ns.system.errors import InputError
 
 WORK = ".prepare"
 """Folder inside the scene's that holds what is found so far; gone when the scene is written."""
-LEAST = 3
-"""Photos of the smallest scene."""
+
+ABOUT = "source.json"
+"""Name of the file that says from what, and with which settings, a scene is made."""
 
 
 def prepare(source: Path, out: Path, settings: Preparation) -> Outcome:
@@ -55,11 +58,13 @@ def prepare(source: Path, out: Path, settings: Preparation) -> Outcome:
             "give photos from several sides"
         )
     masks = None if settings.masks is None else _masks(settings.masks, dict(zip(jpeg_names(files), files, strict=True)), work)
-    motion = reconstruct(images, work, masks, settings.seed)
-    outcome = judge(motion, unreadable)
-    stand_upright(motion.models[0])
-    write_scene(motion.models[0], images, work, out)
+    with errors_to_file(work / "pycolmap.log"):
+        motion = reconstruct(images, work, masks, settings.seed)
+        outcome = judge(motion, unreadable)
+        stand_upright(motion.models[0])
+        write_scene(motion.models[0], images, work, out)
     outcome.write(out / "prepare.json")
+    os.replace(work / ABOUT, out / ABOUT)
     shutil.rmtree(work)
     return outcome
 
@@ -92,13 +97,23 @@ def _check(source: Path, out: Path, settings: Preparation) -> None:
         raise InputError(f"{out} is not empty; choose a new folder")
 
 
+def is_prepared(out: Path, source: Path, settings: Preparation) -> bool:
+    """Whether a folder holds the finished scene of these photos with these settings."""
+    about = out / ABOUT
+    return about.is_file() and about.read_text(encoding="utf-8") == _about(source, settings)
+
+
+def _about(source: Path, settings: Preparation) -> str:
+    return json.dumps({"source": str(source.absolute()), **{key: str(value) for key, value in vars(settings).items()}})
+
+
 def _begin(source: Path, work: Path, settings: Preparation) -> None:
     """Make the folder of what is found so far, empty where it is of other photos or settings."""
-    about = json.dumps({"source": str(source.absolute()), **{key: str(value) for key, value in vars(settings).items()}})
-    if work.is_dir() and not ((work / "about.json").is_file() and (work / "about.json").read_text(encoding="utf-8") == about):
+    about = _about(source, settings)
+    if work.is_dir() and not ((work / ABOUT).is_file() and (work / ABOUT).read_text(encoding="utf-8") == about):
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
-    with replacing(work / "about.json") as partial:
+    with replacing(work / ABOUT) as partial:
         partial.write_text(about, encoding="utf-8")
 
 
