@@ -49,9 +49,9 @@ def write_frames(video: Path, folder: Path, frames: int, longest: int) -> int:
     Raises:
         InputError: ffmpeg cannot read the file, or there is no picture in it.
     """
-    seconds, rate, stream = _open(video, longest)
+    seconds, count, stream = _open(video, longest)
     wanted = max(1, min(frames, int(seconds * PER_SECOND)))
-    stretch = max(1.0, seconds * rate / wanted)
+    stretch = max(1.0, count / wanted)
     written, last = 0, None
     with bar("Reading the video", wanted) as report:
         for number, group in groupby(enumerate(stream), key=lambda item: int(item[0] / stretch)):
@@ -85,8 +85,8 @@ def _small_grey(frame: Frame) -> npt.NDArray[np.float32]:
     return cv2.cvtColor(cv2.resize(frame, (64, 64), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
-def _open(video: Path, longest: int) -> tuple[float, float, Iterator[Frame]]:
-    """Return length in seconds, frames per second, and the frames."""
+def _open(video: Path, longest: int) -> tuple[float, int, Iterator[Frame]]:
+    """Return length in seconds, number of frames, and the frames."""
     import imageio_ffmpeg
 
     told = subprocess.run(
@@ -97,14 +97,15 @@ def _open(video: Path, longest: int) -> tuple[float, float, Iterator[Frame]]:
         check=False,
     ).stderr
     scale = f"scale='min(iw,{longest})':'min(ih,{longest})':force_original_aspect_ratio=decrease:force_divisible_by=2"
-    reader = imageio_ffmpeg.read_frames(
-        str(video), output_params=["-vf", (_TONE_MAP if _HDR.search(told) else "") + scale], ffmpeg_log_level="error"
-    )
+    filters = (_TONE_MAP if _HDR.search(told) else "") + scale
     try:
+        # Counted, because not every file says how long it is.
+        count, seconds = imageio_ffmpeg.count_frames_and_secs(str(video))
+        reader = imageio_ffmpeg.read_frames(str(video), output_params=["-vf", filters])
         about = next(reader)
     except (OSError, RuntimeError, StopIteration, IndexError) as error:
         reason = one_line(told.splitlines()[-1] if told.strip() else str(error))
         raise InputError(f"the video {video} cannot be read ({reason}); give a file that plays, or a folder of photos") from None
     width, height = about["size"]
     stream = (np.frombuffer(data, np.uint8).reshape(height, width, 3) for data in reader)
-    return float(about["duration"]), float(about["fps"]), stream
+    return float(seconds), count, stream
