@@ -43,6 +43,7 @@ def refine(model: pycolmap.Reconstruction, database: Path, images: Path, work: P
     with pycolmap.Database.open(database) as found:
         _verify(model, found)
     options = pycolmap.IncrementalPipelineOptions(num_threads=1, random_seed=0, min_num_matches=LEAST)
+    options.mapper.random_seed = options.triangulation.random_seed = 0
     work.mkdir(exist_ok=True)
     model = pycolmap.triangulate_points(model, database, images, work, True, options, True)
     adjustment = pycolmap.BundleAdjustmentOptions(print_summary=False)
