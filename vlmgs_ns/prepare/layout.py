@@ -36,12 +36,13 @@ def up(rotations: Array) -> Array:  # [N, 3, 3] camera to world, OpenCV axes -> 
 
 
 def stand_upright(model: pycolmap.Reconstruction) -> None:
-    """Turn a model in place so that z points up and the cameras' centre is the origin; its scale stays."""
+    """Turn a model in place: z points up, x to the right of the first photo, the cameras' centre is the origin; its scale stays."""
     import pycolmap
 
-    poses = [_pose(image) for image in model.images.values() if image.has_pose]
+    poses = [_pose(image) for image in sorted(model.images.values(), key=lambda image: image.name) if image.has_pose]
     z = up(np.stack([pose[:3, :3] for pose in poses]))
-    x = np.cross(np.eye(3)[int(np.argmin(np.abs(z)))], z)
+    # Where the first camera lay on its side, its own up stands in.
+    x = max((np.cross(z, np.cross(axis, z)) for axis in (poses[0][:3, 0], -poses[0][:3, 1])), key=np.linalg.norm)
     x /= np.linalg.norm(x)
     turn = np.stack([x, np.cross(z, x), z])
     centre = np.mean([pose[:3, 3] for pose in poses], axis=0)

@@ -53,6 +53,7 @@ def refine(model: pycolmap.Reconstruction, database: Path, images: Path, work: P
     for _ in range(ROUNDS):
         pycolmap.bundle_adjustment(model, adjustment)
         pycolmap.ObservationManager(model).filter_all_points3D(REPROJECTION, ANGLE)
+    model.normalize()  # photos leave the scale free, and the adjustment lets it drift
     return model
 
 
