@@ -35,7 +35,7 @@ def write_prepared(scene: Path, outcome: Outcome) -> Path:
     return page
 
 
-def plan(model: pycolmap.Reconstruction) -> Picture:  # [SIZE, SIZE, 3] in [0, 1]
+def plan(model: pycolmap.Reconstruction) -> Picture:  # [SIZE, SIZE, 3]
     """Draw a scene from above, z up: points in their colours, cameras as wedges that open where they look."""
     poses = [image.cam_from_world().inverse().matrix() for image in model.images.values()]
     places = np.stack([pose[:2, 3] for pose in poses])
@@ -62,4 +62,4 @@ def plan(model: pycolmap.Reconstruction) -> Picture:  # [SIZE, SIZE, 3] in [0, 1
         side = np.array([-ahead[1], ahead[0]]) * 0.45
         wedge = pixel(np.stack([place, place + ahead + side, place + ahead - side]))
         cv2.polylines(picture, [wedge.astype(np.int32)], True, (200, 40, 40), 1, cv2.LINE_AA)
-    return picture.astype(np.float32) / 255
+    return picture

@@ -36,7 +36,7 @@ def up(rotations: Array) -> Array:  # [N, 3, 3] camera to world, OpenCV axes -> 
 
 
 def stand_upright(model: pycolmap.Reconstruction) -> None:
-    """Turn a model in place: z points up, x to the right of the first photo, the cameras' centre is the origin; its scale stays."""
+    """Turn a model in place: z points up, x to the right of the first photo, the cameras' centre is the origin."""
     import pycolmap
 
     poses = [_pose(image) for image in sorted(model.images.values(), key=lambda image: image.name) if image.has_pose]
