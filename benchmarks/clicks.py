@@ -21,8 +21,8 @@ from scipy import ndimage
 
 from vlmgs_ns.method.finished_run import open_run
 from vlmgs_ns.semantics.blend import blend
+from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
-from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.thing import Looks, under
 
 LEAST = 0.003

@@ -136,7 +136,6 @@ def reconstruct(seed: int, folder: Path) -> list[tuple[int, int, Array, Array, A
     config.experiment_name, config.vis = "scene", "tensorboard"
     config.viewer.quit_on_train_completion = True
     config.steps_per_eval_image = config.steps_per_eval_all_images = 0
-    config.logging.local_writer.enable = False
     config.set_timestamp()
     torch.manual_seed(seed)
     trainer: Any = VlmFastGSTrainer(config)

@@ -56,7 +56,7 @@ def main() -> None:
         work = Path(temporary)
         room = work / "room"
         write_scene(room, seed=0)
-        write_boxes(room / "masks_instance", WANTED, "boxes", work / "boxes.json")
+        write_boxes(room / "masks_instance", room.glob("images/*"), WANTED, "boxes", work / "boxes.json")
         runs = {
             "FastGS": train(room, work / "without"),
             "with boxes": train(room, work / "with", "--pipeline.model.guidance.instruct-boxes", str(work / "boxes.json")),

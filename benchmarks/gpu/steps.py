@@ -218,7 +218,7 @@ def _train(args: argparse.Namespace, method: str, iterations: int) -> Figures:
     config.data = config.pipeline.datamanager.data = data
     config.output_dir, config.experiment_name, config.timestamp = args.out / "runs", f"{method}-{iterations}", "now"
     config.vis, config.max_num_iterations, config.machine.device_type = "tensorboard", iterations, "cuda"
-    config.viewer.quit_on_train_completion, config.logging.local_writer.enable = True, False
+    config.viewer.quit_on_train_completion = True
     if args.stand_ins:
         semantics = config.pipeline.model.semantics
         semantics.warm_steps = semantics.refine_steps = 2

@@ -49,7 +49,7 @@ def settings(scene: Path, device: str, name: str, steps: int = STEPS) -> Any:
     config.output_dir, config.experiment_name, config.timestamp = scene.parent / "outputs", name, "now"
     config.data = config.pipeline.datamanager.data = scene
     config.vis, config.max_num_iterations = "tensorboard", steps
-    config.viewer.quit_on_train_completion, config.logging.local_writer.enable = True, False
+    config.viewer.quit_on_train_completion = True
     config.machine.device_type = device
     config.steps_per_eval_image = 0
     for parts in config.optimizers.values():

@@ -102,15 +102,15 @@ def test_children_are_near_and_smaller_and_all_others_stay() -> None:
     assert torch.equal(params["means"][4], old["means"][3]) and torch.equal(params["means"][3], old["means"][3])
 
 
-def test_what_is_vast_is_scattered_as_gsplat_does() -> None:
+def test_what_is_vast_can_be_scattered_as_gsplat_does() -> None:
     """How 2,000 children of Gaussians of one size move, just below the bound and above it, in standard deviations."""
-    for factor, scattered in ((0.99, False), (1.01, True)):
-        extent, size = 3.0, VAST * 3.0 * factor
-        _, params, optimizers, state = population([0.5] * 1000, [size] * 1000)
+    for factor, scatter, scattered in ((0.99, True, False), (1.01, True, True), (1.01, False, False)):
+        extent, size, count = 3.0, VAST * 3.0 * factor, 1000
+        _, params, optimizers, state = population([0.5] * count, [size] * count)
         state["scene_scale"] = extent
         old = params["means"].detach().clone()
         torch.manual_seed(0)
-        split(params, optimizers, state, torch.ones(1000, dtype=torch.bool))
+        split(params, optimizers, state, torch.ones(count, dtype=torch.bool), scatter)
         moved = (params["means"].detach() - torch.cat([old, old])) / size
         shrunk, opacity = params["scales"].exp() / size, params["opacities"].sigmoid()
         if scattered:

@@ -60,6 +60,15 @@ def test_small_ones_are_cloned_by_gradient_and_large_ones_split_by_absolute_grad
     assert torch.isclose(params["scales"].exp().min(1).values, torch.tensor(large * SHRINK)).sum() == 2
 
 
+@pytest.mark.parametrize(("step", "scattered"), [(210, True), (230, False)])
+def test_vast_ones_are_scattered_in_the_first_fifth_of_births(step: int, scattered: bool) -> None:
+    strategy, params, optimizers, state = population([0.5], [0.2], refine_start_iter=20, refine_stop_iter=1020)
+    state["absgrad2d"] += 1
+    strategy._densify(params, optimizers, state, step, None)
+    turned_all_ways = (params["means"] != 0).all()
+    assert len(params["means"]) == 2 and bool(turned_all_ways) is scattered
+
+
 def test_without_consistent_growth_importance_is_not_asked() -> None:
     strategy, params, optimizers, state = population([0.5] * 3, [0.0005] * 3, consistent_growth=False)
     state["grad2d"] += 0.001

@@ -16,6 +16,7 @@ from PIL import Image
 
 from vlmgs_ns.method.datamanager import VlmFastGSDatamanagerConfig
 from vlmgs_ns.method.photos import read_image
+from vlmgs_ns.method.scene_check import prepare
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.toy.scene import write_scene
 
@@ -105,3 +106,12 @@ def test_a_photo_of_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     with pytest.raises(InputError, match=r"large\.png has more than 0 million pixels; make it smaller"):
         read_image(path)
+
+
+def test_nobody_is_asked_whether_to_shrink_photos(scene: Path) -> None:
+    """nerfstudio's dataparser would wait at the terminal for an answer."""
+    parser = ColmapDataParserConfig(data=scene, colmap_path=Path("colmap/sparse/0"), downscale_factor=4)
+    with pytest.raises(InputError, match=r"images_4, which is not there; leave it out"):
+        prepare(parser, photos_needed=True)
+    (scene / "images_4").mkdir()
+    assert prepare(parser, photos_needed=True).downscale_factor == 4  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -54,7 +55,18 @@ def test_methods_from_a_colmap_folder(commands: Commands, colmap_scene: Path, me
     assert result.status == 0, result.output
     state = load(run_of(commands, method, colmap_scene.name).checkpoints[-1])
     # The model's points are the start, not random ones.
-    assert state["pipeline"]["_model.gauss_params.means"].shape[0] not in (0, 300)
+    count = state["pipeline"]["_model.gauss_params.means"].shape[0]
+    assert count not in (0, 300)
+    run = run_of(commands, method, colmap_scene.name).folder
+    follows, ends = (
+        r"Training 6/6, \d+ s, loss 0\.\d{3}, PSNR \d+\.\d, ",
+        rf"Trained {count:,} Gaussians in \d+ s; held out: PSNR \d+\.\d",
+    )
+    assert re.search(follows, result.output) and re.search(ends, result.output), result.output
+    assert f"--load-config outputs/{run.relative_to(commands.cwd / 'outputs')}/config.yml" in result.output.partition("Next:")[2]
+    # nothing of nerfstudio's: its settings, lists of photos, table, box, warnings for its developers
+    for foreign in ("VlmFastGSTrainerConfig(", "overriding", "% Done", "Training Finished", "Warning"):
+        assert foreign not in result.output
 
 
 def rounds(phase: str, start: int, every: int) -> tuple[object, ...]:
@@ -101,7 +113,7 @@ def test_ctrl_c_leaves_a_checkpoint(commands: Commands, scene: Path, work: Path)
         output=output,
     )
     try:
-        wait_for(output, "100 (0.10%)", process)
+        wait_for(output, "Training ", process)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 128 + signal.SIGINT
     finally:
@@ -110,7 +122,8 @@ def test_ctrl_c_leaves_a_checkpoint(commands: Commands, scene: Path, work: Path)
     assert "Traceback" not in text
     (path,) = run_of(commands, "vlm-fastgs-lite", "interrupted").checkpoints
     state = load(path)
-    assert state["step"] >= 100 and path.name == f"step-{state['step']:09d}.ckpt"
+    reached = re.findall(r"Training (\d+)/100000, ", text)
+    assert state["step"] + 1 >= int(reached[-1]) > 0 and path.name == f"step-{state['step']:09d}.ckpt"
     assert str(path.relative_to(work)) in text and str(100_000 - state["step"] - 1) in text
     # What it prints to go on with does.
     (line,) = [line.strip() for line in text.splitlines() if line.strip().startswith("ns-train ")]

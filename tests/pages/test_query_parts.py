@@ -21,10 +21,10 @@ from vlmgs_ns.pages.query_pictures import even, found_picture, relevancy_picture
 from vlmgs_ns.pages.query_summary import page, summary
 from vlmgs_ns.pages.viewpoints import HANDFUL, choose, names_of, read_camera_path
 from vlmgs_ns.splats.camera import Pinhole
+from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.words.box import OrientedBox
-from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.find import find
 from vlmgs_ns.words.place import Place, in_data, places
 from vlmgs_ns.words.question import share_in_picture

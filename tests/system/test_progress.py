@@ -28,6 +28,13 @@ def test_lines_come_as_often_as_asked_for() -> None:
     assert [line.partition(",")[0] for line in shown(False, 0.0).splitlines()] == [f"Painting {k}/4" for k in range(1, 5)]
 
 
+def test_lines_say_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 30.0, 60.0, 90.0, 3600.0])
+    monkeypatch.setattr("vlmgs_ns.system.progress.time.monotonic", lambda: next(ticks))
+    said = [line.rpartition("[dots]")[2] for line in shown(False).splitlines()]
+    assert said == [", about 90 s left", ", about 60 s left", ", about 30 s left", ""]
+
+
 def test_a_terminal_gets_a_bar_with_the_note() -> None:
     text = shown(True)
     assert "Painting" in text and "━" in text and "4/4" in text and "4,000 [dots]" in text

@@ -11,12 +11,12 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from tests.words.test_connect import chain, cloud
+from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
+from vlmgs_ns.splats.shape import mass
 from vlmgs_ns.words.box import oriented_box
 from vlmgs_ns.words.clean import cleaned
-from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.find import find
-from vlmgs_ns.words.shape import mass
 
 PARTS = chain(0, 0.9, 1.8, 5.0, 5.9, 9.0)
 """Parts of 3, 2 and 1 Gaussians."""

@@ -11,9 +11,9 @@ from torch import Tensor
 from tests.words.trained import hand_made_semantics
 from vlmgs_ns.semantics.blend import blend
 from vlmgs_ns.splats.camera import Pinhole
+from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.system.errors import InputError
-from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.thing import WINDOW, Looks, best_name, in_box, under
 
 CAMERA = Pinhole(torch.eye(4), torch.tensor([[100.0, 0, 50], [0, 100.0, 30], [0, 0, 1]]), 100, 60)

@@ -51,8 +51,6 @@ def configure(settings: Mapping[str, Any], data: Path, folder: Path) -> Any:
     config.data = datamanager.data = data
     config.output_dir, config.experiment_name, config.vis = folder, "run", "tensorboard"
     config.viewer.quit_on_train_completion = True
-    config.logging.local_writer.enable = False
-    config.logging.profiler = "none"
     config.set_timestamp()
     return config
 

@@ -85,7 +85,7 @@ def plan(spec: Spec, only: Mapping[str, Sequence[str]], data_root: Path, out: Pa
             if not _fits(only, "method", method_name):
                 continue
             fault = problem
-            if method.marks != "none" and scene.masks is None and not fault:
+            if method.marks != "none" and scene.masks is None and scene.box is None and not fault:
                 fault = f"the method {method_name} marks the scene's object, but the scene has no masks. Add masks: FOLDER."
             elif method.marks == "words" and (scene.toy is None or scene.object is None) and not fault:
                 fault = f"the method {method_name} names the scene's object, and only objects of embedded scenes have names here"
@@ -123,6 +123,7 @@ def _settings(
         "words": words,
         "masks": scene.masks,
         "object": scene.object,
+        "box": scene.box,
         "marks": method.marks,
         "labels": scene.labels.format if scene.labels is not None and scene.protocols else None,
         "data": data,

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,10 @@ def run_one(order: Order, report: Report) -> dict[str, Any]:
 def _train(order: Order, report: Report) -> dict[str, Any]:
     from nerfstudio.scripts.train import _set_random_seed  # ns-train seeds before it builds anything
 
-    from vlmgs_ns.bench.marks import write_boxes
     from vlmgs_ns.bench.measure import MeasuredTrainer, check_steps, masked_psnr, memory_peaks
     from vlmgs_ns.evaluation.trained import Trained, read_labels
     from vlmgs_ns.method.finished_run import OpenRun
     from vlmgs_ns.method.machine import describe
-    from vlmgs_ns.semantics.embedded import things_in
 
     run, settings = order.run, order.run.settings
     data = Path(run.data)
@@ -85,12 +83,7 @@ def _train(order: Order, report: Report) -> dict[str, Any]:
     config = configure(settings, data, order.folder)
     semantic = bool(config.pipeline.model.semantics.enabled)
     wanted = tuple(settings["words"]["protocols"]) if settings["words"] and semantic else ()
-    if settings["marks"] == "words":
-        config.pipeline.model.guidance.instruct = things_in(data)[settings["object"] - 1]
-    elif settings["marks"] != "none":
-        order.folder.mkdir(parents=True, exist_ok=True)
-        boxes = config.pipeline.model.guidance.instruct_boxes = order.folder / "boxes.json"
-        write_boxes(data / settings["masks"], settings["object"], settings["marks"], boxes)
+    masks = mark(config, settings, order.folder)
     if order.vlm_url is not None:
         config.pipeline.model.guidance.base_url = order.vlm_url
     labels = read_labels(settings["labels"], Path(run.labels or run.data), wanted) if wanted else None
@@ -110,8 +103,8 @@ def _train(order: Order, report: Report) -> dict[str, Any]:
         "curve": trainer.curve,
         "photos": {"train": len(photos.train_dataset), "held_out": len(photos.eval_dataset)},
     }
-    if settings["masks"] is not None:
-        result |= masked_psnr(trainer.pipeline, data / settings["masks"], settings["object"])
+    if masks is not None:
+        result |= masked_psnr(trainer.pipeline, masks, settings["object"])
     base = trainer.base_dir
     model: Any = trainer.pipeline.model
     if model.steering is not None:
@@ -134,6 +127,32 @@ def _train(order: Order, report: Report) -> dict[str, Any]:
     if order.keep:
         result["trained"] = str(base)
     return result
+
+
+def mark(config: Any, settings: Mapping[str, Any], folder: Path) -> Path | None:
+    """Tell a method what the user wants in detail, as far as it may know. Masks of the scene's object, where it has any."""
+    from vlmgs_ns.bench.marks import write_boxes, write_masks_of_box
+    from vlmgs_ns.method.scene_check import prepare
+    from vlmgs_ns.semantics.embedded import things_in
+
+    guidance = config.pipeline.model.guidance
+    masks = config.data / settings["masks"] if settings["masks"] is not None else None
+    if masks is None and settings["box"] is None:
+        return None
+    dataparser = prepare(replace(config.pipeline.datamanager.dataparser, data=config.data), photos_needed=True)
+    parsed = {split: dataparser.setup().get_dataparser_outputs(split) for split in ("train", "val")}
+    if settings["box"] is not None:
+        masks = folder / "masks"
+        for outputs in parsed.values():
+            write_masks_of_box(outputs.cameras, outputs.image_filenames, settings["box"], masks)
+    assert masks is not None
+    if settings["marks"] == "words":
+        guidance.instruct = things_in(config.data)[settings["object"] - 1]
+    elif settings["marks"] != "none":
+        folder.mkdir(parents=True, exist_ok=True)
+        guidance.instruct_boxes = folder / "boxes.json"
+        write_boxes(masks, parsed["train"].image_filenames, settings["object"], settings["marks"], guidance.instruct_boxes)
+    return masks
 
 
 def make_toy(toy: Toy, folder: Path) -> None:

@@ -20,7 +20,6 @@ from vlmgs_ns.system.atomic import replacing, sweep
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar, say
 
-SECONDS_TO_JUDGE_BY = 5.0
 """Seconds of training, before the remaining time is estimated."""
 
 
@@ -99,33 +98,20 @@ def _check(spec: Spec, executor: Executor) -> None:
 
 def _carry_out(orders: Sequence[Order], runs: Sequence[Run], results: Results, executor: Executor) -> None:
     """All runs; a bar counts their iterations, so that long runs weigh more in the time that is left."""
-    steps = [0] * len(orders)
-    total = sum(order.run.iterations for order in orders)
-    ended, start, first = 0, time.monotonic(), 0.0
-    with bar("Training steps", total) as report:
-
-        def show() -> None:
-            done = sum(steps)
-            # Until a run has ended, what came before its first step says nothing of the steps to come.
-            spent = time.monotonic() - (start if ended else first)
-            known = done > 0 and spent > SECONDS_TO_JUDGE_BY and done < total
-            left = f", {_minutes(spent / done * (total - done))} left" if known else ""
-            report(done, f"{ended} of {len(orders)} runs{left}")
+    steps, ended = [0] * len(orders), 0
+    with bar("Training steps", sum(order.run.iterations for order in orders)) as report:
 
         def progress(index: int, done: int) -> None:
-            nonlocal first
-            first = first or time.monotonic()
             steps[index] = done
-            show()
+            report(sum(steps), f"{ended} of {len(orders)} runs")
 
         for index, outcome in executor.execute(run_one, orders, progress):
             run = orders[index].run
             results.keep(run, _content(orders[index], outcome))
             results.write_lines(runs)
             ended += 1
-            steps[index] = run.iterations
             say(f"{ended}/{len(orders)} {run.title}: {_outcome_line(outcome, orders[index])}")
-            show()
+            progress(index, run.iterations)
 
 
 def _content(order: Order, outcome: Outcome) -> Row:
@@ -144,7 +130,3 @@ def _outcome_line(outcome: Outcome, order: Order) -> str:
     found = outcome.value
     words = "".join(f", {name} {next(iter(scores.values())):.2f}" for name, scores in found.get("words", {}).items())
     return f"{found['psnr']:.2f} dB, {found['gaussians']:,} Gaussians{words}, {found['seconds']:.0f} s"
-
-
-def _minutes(seconds: float) -> str:
-    return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} min"

@@ -50,6 +50,7 @@ def _setting(value: Any) -> Any:
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Share = Annotated[float, Field(strict=True), AfterValidator(_share)]
+Point = tuple[float, float, float]
 Name = Annotated[Text, AfterValidator(_name)]
 Starts = Annotated[tuple[Annotated[str, BeforeValidator(_start)], ...], Field(min_length=1), AfterValidator(_unique)]
 """Points to start from: ``points``, the scene's own, or ``random N``."""
@@ -61,7 +62,7 @@ Overrides = Annotated[
 """Dotted paths below the trainer's config to plain values. Whether there is such a setting is for `configure` to check."""
 
 
-Marks = Literal["none", "words", "boxes", "shuffled boxes", "moved boxes"]
+Marks = Literal["none", "words", "boxes", "shuffled boxes", "moved boxes", "whole photos"]
 
 
 class Published(StrictModel):
@@ -122,6 +123,9 @@ class SceneSpec(StrictModel):
     outside of them is measured too. An embedded scene brings its own."""
     object: Whole | None = None
     """Value of the masks that inside is; None: all but 0."""
+    box: tuple[Point, Point] | None = None
+    """Instead of masks: two opposite corners of a box around an object, along the axes of the trained scene, as the viewer has
+    them. Inside is what it covers in a photo, whatever stands before it."""
     get: Text = ""
     """Where to get the scene and where to put it."""
 
@@ -136,6 +140,8 @@ class SceneSpec(StrictModel):
     def _path_or_toy(self) -> SceneSpec:
         if (self.path is None) == (self.toy is None):
             raise fault("a scene has either a path or toy settings", "Write {path: FOLDER} or {toy: {seed: 0}}.")
+        if self.box is not None and (self.masks is not None or self.toy is not None):
+            raise fault("a scene has either masks or a box", "Remove one of them.")
         return self
 
 
@@ -146,7 +152,7 @@ class MethodSpec(StrictModel):
     overrides: Overrides = Field(default_factory=dict)
     marks: Marks = "none"
     """What the user wants in detail: the scene's `object` by its name in an embedded scene, or by boxes around it; as controls,
-    boxes of other photos, or boxes of their size anywhere."""
+    boxes of other photos, boxes of their size anywhere, or whole photos."""
 
 
 class Thresholds(StrictModel):

@@ -1,4 +1,4 @@
-"""Gaussians that become two, and new ones from nowhere; a picture of the scene stays as it is, but for vast ones.
+"""Gaussians that become two, and new ones from nowhere; a picture of the scene stays as it is, but for what is scattered.
 
 Built on gsplat's `duplicate`, which keeps optimisers and the strategy's state aligned; parents and copies are then changed in
 place. gsplat's own clone stacks a second Gaussian of the same opacity, and its split moves both children at random.
@@ -23,8 +23,7 @@ DIM = 0.79
 """Their opacity, as a fraction of their parent's: with it they cover what it did, but for 5 to 10 % of its alpha mass. Halves
 with all of it are no better from many points, and become fewer Gaussians and 2 to 4 dB less from 100."""
 VAST = 0.1
-"""Longest axis, in units of the scene's extent, above which Gaussians are scattered, as gsplat does, and not cut: halves stay
-where their parent was, and from few random points most surfaces are elsewhere."""
+"""Longest axis of a vast Gaussian, in units of the scene's extent."""
 SCATTERED = 1 / 1.6
 """Size of scattered children, as a fraction of their parent's."""
 
@@ -70,13 +69,18 @@ def split(
     optimizers: dict[str, torch.optim.Optimizer],
     state: dict[str, Any],
     chosen: Tensor,  # [N] bool
+    scatter: bool = False,
 ) -> None:
-    """Cut each chosen Gaussian in two across its longest axis; scatter those that are vast."""
+    """Cut each chosen Gaussian in two across its longest axis.
+
+    Args:
+        scatter: make children of vast ones smaller and move them at random, as gsplat does; halves stay where their parent was.
+    """
     if not chosen.any():
         return
     parents, copies = _double(params, optimizers, state, chosen)
     size, quats = params["scales"][parents].exp(), normalize(params["quats"][parents], dim=-1)
-    vast = size.amax(dim=-1, keepdim=True) > VAST * state["scene_scale"]  # [M, 1]
+    vast = scatter & (size.amax(dim=-1, keepdim=True) > VAST * state["scene_scale"])  # [M, 1]
     longest = one_hot(size.argmax(dim=-1), 3).to(size)  # [M, 3]
     shift = rotate(quats, SHIFT * size * longest)
     shrink = torch.where(vast, math.log(SCATTERED), math.log(SHRINK) * longest)

@@ -28,6 +28,9 @@ Scorer = Callable[[], Scores]
 RECOVERY = 300
 """Steps after a reset in which opacities say little and renders are dim: Adam raises a logit by at most its learning rate a step,
 which at 0.025 takes 240 steps from 0.01 to 0.8."""
+EXPLORATION = 0.2
+"""Share of the time of births, its first part, in which vast Gaussians are scattered: from random points most surfaces are
+elsewhere. Later there are too few rounds left to remove what then floats where no training view sees it."""
 
 
 @dataclass
@@ -325,7 +328,8 @@ class FastGSStrategy(DefaultStrategy):
         report.refused = int(wanted.sum() - chosen.sum())
         report.cloned, report.split = int(small.sum()), int(large.sum())
         clone(params, optimizers, state, small)
-        split(params, optimizers, state, torch.cat([large, large.new_zeros(report.cloned)]))
+        exploring = report.step < self.refine_start_iter + EXPLORATION * (self.refine_stop_iter - self.refine_start_iter)
+        split(params, optimizers, state, torch.cat([large, large.new_zeros(report.cloned)]), scatter=exploring)
 
     @torch.no_grad()
     def _final_round(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -13,7 +12,7 @@ from vlmgs_ns.method.guided_scene import GuidedScene
 from vlmgs_ns.method.model import VlmFastGSModel
 from vlmgs_ns.method.training_views import TrainingViews
 from vlmgs_ns.system.errors import InputError
-from vlmgs_ns.system.progress import bar
+from vlmgs_ns.system.progress import bar, say
 
 PICTURE_SIZE = 300
 """Longer side of photos as they are compared, in pixels."""
@@ -38,13 +37,13 @@ def seed_from_photos(model: VlmFastGSModel, views: TrainingViews) -> None:
     if seeds is not None and len(seeds.means) >= FEWEST:
         model.begin_with(seeds, alone=model.config.seeding == "photos")
         model.to(device)
-        CONSOLE.print(f"Seeding: {len(seeds.means)} points found in {len(photos)} photos")
+        say(f"Seeding: {len(seeds.means):,} points found in {len(photos)} photos")
         return
     found = 0 if seeds is None else len(seeds.means)
     reason = f"seeding compares photos taken from different places, and finds {found} points in {len(photos)} training photos"
     if model.config.seeding == "photos":
         raise InputError(f"{reason}; add photos, or start from the scene's points with --pipeline.model.seeding points")
-    CONSOLE.print(f"[yellow]{reason[0].upper()}{reason[1:]}: starting without them")
+    say(f"{reason[0].upper()}{reason[1:]}: starting without them", "yellow")
 
 
 def seed_photos(model: VlmFastGSModel, views: TrainingViews) -> list[SeedPhoto]:

@@ -88,6 +88,12 @@ def _prepare_colmap(parser: ColmapDataParserConfig) -> ColmapDataParserConfig:
     if parser.downscale_factor is None:
         # nerfstudio would stop and ask before shrinking large photos into a new folder; ours are shrunk as they are read.
         parser = replace(parser, downscale_factor=1)
+    folder = parser.data / f"{parser.images_path}_{parser.downscale_factor}"
+    if parser.downscale_factor != 1 and not folder.is_dir():
+        raise InputError(
+            f"--downscale-factor {parser.downscale_factor} takes its photos from {folder}, which is not there; leave it out: "
+            "photos are shrunk as they are read, to --pipeline.datamanager.max-image-size"
+        )
     return parser
 
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.configs.base_config import LocalWriterConfig, LoggingConfig, MachineConfig, ViewerConfig
+from nerfstudio.engine.callbacks import TrainingCallbackLocation
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
@@ -29,6 +30,7 @@ from vlmgs_ns.method.optimizers import LazyUpdates, resolve_schedulers
 from vlmgs_ns.method.photo_views import PhotoViews
 from vlmgs_ns.method.pipeline import VlmFastGSPipelineConfig
 from vlmgs_ns.method.ply_frame import choose_frame
+from vlmgs_ns.method.terminal import TrainingLine, ending, hushed
 from vlmgs_ns.splats.ply import moved, read_ply
 from vlmgs_ns.system.atomic import replacing, sweep
 from vlmgs_ns.system.errors import InputError
@@ -46,6 +48,10 @@ class VlmFastGSTrainerConfig(TrainerConfig):
     _target: type = field(default_factory=lambda: VlmFastGSTrainer)
     machine: MachineConfig = field(default_factory=lambda: MachineConfig(device_type=machine.default_device()))
     """Device and seed."""
+    logging: LoggingConfig = field(
+        default_factory=lambda: LoggingConfig(local_writer=LocalWriterConfig(enable=False), profiler="none")
+    )
+    """What nerfstudio logs; its table in the terminal is off, as a line of ours follows training."""
     viewer: ViewerConfig = field(default_factory=lambda: ViewerConfig(websocket_host="127.0.0.1"))
     """The viewer; only this machine can reach it unless the host is changed."""
     pipeline: VanillaPipelineConfig = field(default_factory=VlmFastGSPipelineConfig)
@@ -61,6 +67,17 @@ class VlmFastGSTrainerConfig(TrainerConfig):
 
     run_folder: tyro.conf.Suppress[Path | None] = None
     """Where a run lies that was copied or renamed after it was trained; None: where the settings above say."""
+
+    def print_to_terminal(self) -> None:
+        """Say what begins, and where all of its settings are to be read."""
+        data = self.pipeline.datamanager.data  # type: ignore[attr-defined]
+        folder = self.get_base_dir()
+        say(f"{self.method_name}: {self.max_num_iterations:,} iterations on {data}\nSettings: {folder / 'config.yml'}")
+
+    def save_config(self) -> None:
+        """Write config.yml."""
+        with hushed():
+            super().save_config()
 
     def get_base_dir(self) -> Path:
         """Return the run's folder: the one that its config.yml was read from, else the one that the settings name."""
@@ -104,10 +121,12 @@ class VlmFastGSTrainer(Trainer):
             )
         if config.max_num_iterations < 0:
             raise InputError(f"--max-num-iterations {config.max_num_iterations} trains nothing; give 0 or more")
-        super().__init__(config, local_rank, world_size)
+        with hushed():
+            super().__init__(config, local_rank, world_size)
         self._resumed: dict[str, Any] | None = None
         self._last_trained: int | None = None
         self._stopped_by: int | None = None
+        self._line: TrainingLine | None = None
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Read the checkpoint to continue from, if any, set the run's length, and build pipeline and optimisers."""
@@ -122,7 +141,8 @@ class VlmFastGSTrainer(Trainer):
         model.run_length = self._run_length(model.run_length)
         if self.config.max_num_iterations == 0:
             self.config.logging.local_writer.enable = False  # its table divides by the number of iterations
-        super().setup(test_mode)
+        with hushed():
+            super().setup(test_mode)
         place = self.pipeline.datamanager.cache_place()  # type: ignore[attr-defined, operator]
         if self.local_rank == 0:
             machine.announce(machine.describe(self.device, place, self.pipeline.guidance), self.base_dir)  # type: ignore[arg-type]
@@ -147,6 +167,8 @@ class VlmFastGSTrainer(Trainer):
         in_main_thread = threading.current_thread() is threading.main_thread()
         signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
         self._previous_handlers = {number: signal.signal(number, self._stop) for number in signals}
+        self._began = time.monotonic()
+        self._line = TrainingLine(self.config.max_num_iterations)
         try:
             super().train()
         except KeyboardInterrupt:
@@ -154,6 +176,7 @@ class VlmFastGSTrainer(Trainer):
                 say("Stopped in the middle of a step; nothing of it was saved", "yellow")
                 raise SystemExit(128 + signal.SIGINT) from None
         finally:
+            self._close_line()
             self._restore_handlers()
             if self.pipeline.model.steering is not None:
                 self.pipeline.model.steering.close()  # type: ignore[operator, union-attr]
@@ -171,6 +194,8 @@ class VlmFastGSTrainer(Trainer):
                 self.gradient_accumulation_steps[group] = self._lazy_updates.interval(group, step, births_end)
         result = super().train_iteration(step)
         self._last_trained = step
+        if self._line is not None:
+            self._line.step(result[0], result[2], len(self.pipeline.model.gauss_params["means"]))  # type: ignore[arg-type, index]
         return result
 
     @check_main_thread
@@ -290,13 +315,19 @@ class VlmFastGSTrainer(Trainer):
         self.stop_training = True
         say("Stopping after this step, with a checkpoint; press Ctrl-C again to stop without one", "yellow")
 
+    def _close_line(self) -> None:
+        if self._line is not None:
+            self._line.close()
+
     def _restore_handlers(self) -> None:
         while self._previous_handlers:
             number, handler = self._previous_handlers.popitem()
             signal.signal(number, handler)
 
     def _after_train(self) -> None:
-        """Build the semantics and save the last trained step; after a stop, print what was written and how to continue."""
+        """Build the semantics and save the last trained step; say what was written, and how to go on."""
+        self._close_line()
+        trained_in = time.monotonic() - self._began
         if self.config.max_num_iterations == 0:
             self._last_trained = self._start_step - 1
         if self._last_trained is None:
@@ -306,12 +337,16 @@ class VlmFastGSTrainer(Trainer):
         self.step = self._last_trained
         if self._stopped_by is None:
             self._build_semantics()
-        if self._stopped_by is None:
-            super()._after_train()
-            return
         self.training_state = "completed"
         self.save_checkpoint(self.step)
         writer.write_out_storage()
+        if self._stopped_by is None:
+            self._say_what_was_trained(trained_in)
+            for callback in self.callbacks:
+                callback.run_callback_at_location(step=self.step, location=TrainingCallbackLocation.AFTER_TRAIN)
+            if not self.config.viewer.quit_on_train_completion:
+                self._train_complete_viewer()
+            return
         left = self._start_step + self.config.max_num_iterations - self.step - 1
         data = self.pipeline.datamanager.get_datapath()
         resume = [
@@ -324,6 +359,15 @@ class VlmFastGSTrainer(Trainer):
             f"Go on with (and the other options of this run):\n  {shlex.join(resume)}\n"
             f"Look at it with:\n  ns-viewer --load-config {shlex.quote(str(self.base_dir / 'config.yml'))} "
             "--viewer.websocket-host 127.0.0.1"
+        )
+
+    @check_main_thread
+    def _say_what_was_trained(self, seconds: float) -> None:
+        model: Any = self.pipeline.model
+        has_photos = len(self.pipeline.datamanager.eval_dataset) > 0  # type: ignore[arg-type]
+        measured = self.pipeline.get_average_eval_image_metrics(step=self.step) if has_photos else {}
+        say(
+            ending(self.base_dir / "config.yml", seconds, len(model.gauss_params["means"]), measured, model.semantics is not None)
         )
 
     @check_main_thread
@@ -351,4 +395,6 @@ class VlmFastGSTrainer(Trainer):
     def _train_complete_viewer(self) -> None:
         """Keep the viewer up after training, until Ctrl-C."""
         self._restore_handlers()
+        if self.viewer_state is not None:
+            say("The viewer stays open; Ctrl-C ends it")
         super()._train_complete_viewer()

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.pages.viewpoints import photo_views
+from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.viewer.known import phrases_of
-from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.query import At, Query
 from vlmgs_ns.words.question import Question, ask, ask_like
 from vlmgs_ns.words.thing import Looks, best_name, in_box, under

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import random
 import time
-import warnings
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.utils import writer
 
 from vlmgs_ns.config import vlm_fastgs_lite
@@ -22,7 +20,7 @@ from vlmgs_ns.pages.held_out import held_out
 from vlmgs_ns.pages.report import VIEWS_SHOWN, DemoResults, write_report
 from vlmgs_ns.pages.turntable import write_turntable
 from vlmgs_ns.system.atomic import replacing
-from vlmgs_ns.system.progress import bar, say
+from vlmgs_ns.system.progress import say
 from vlmgs_ns.toy.make import SceneSettings, make_scene
 
 TITLE = "vlm-fastgs on its embedded scene"
@@ -102,7 +100,7 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
 
 
 def _config(out: Path, iterations: int) -> VlmFastGSTrainerConfig:
-    """vlm-fastgs-lite on the demo's scene, without a server and with our progress bar in place of nerfstudio's table."""
+    """vlm-fastgs-lite on the demo's scene, without a server."""
     config = deepcopy(vlm_fastgs_lite.config)
     assert isinstance(config, VlmFastGSTrainerConfig)
     config.max_num_iterations = iterations
@@ -115,8 +113,6 @@ def _config(out: Path, iterations: int) -> VlmFastGSTrainerConfig:
     config.vis = "tensorboard"
     config.viewer.quit_on_train_completion = True
     config.steps_per_eval_image = config.steps_per_eval_all_images = 0
-    config.logging.local_writer.enable = False
-    config.logging.profiler = "none"
     return config
 
 
@@ -126,8 +122,6 @@ def _start(config: VlmFastGSTrainerConfig) -> VlmFastGSTrainer:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  nerfstudio draws from the global generators
     torch.manual_seed(seed)
-    # What torch deprecates in nerfstudio is news for nerfstudio's developers.
-    warnings.filterwarnings("ignore", module=r"nerfstudio\.")
     config.save_config()
     trainer = VlmFastGSTrainer(config)
     trainer.setup()
@@ -135,15 +129,9 @@ def _start(config: VlmFastGSTrainerConfig) -> VlmFastGSTrainer:
 
 
 def _train(trainer: VlmFastGSTrainer) -> float:
-    """Train with a progress bar; the seconds it took."""
+    """Train; the seconds it took."""
     start = time.monotonic()
-    with bar("Training", trainer.config.max_num_iterations) as report:
-
-        def after_step(step: int) -> None:
-            report(step + 1, f"{_gaussians(trainer):,} Gaussians")
-
-        trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], after_step))
-        trainer.train()
+    trainer.train()
     seconds = time.monotonic() - start
     for events in writer.EVENT_WRITERS:
         if isinstance(events, writer.TensorboardWriter):

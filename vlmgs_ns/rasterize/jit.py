@@ -13,6 +13,8 @@ from typing import Any
 
 from numba import njit
 
+from vlmgs_ns.system.progress import say
+
 # No "nnan"/"ninf": inputs are checked, but a kernel must not be undefined on what slips through.
 _FASTMATH = {"contract", "nsz", "arcp", "reassoc", "afn"}
 
@@ -33,13 +35,7 @@ def device_function(function: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def announce_compilation(seconds: float = 2.0) -> Iterator[None]:
     """Say that kernels are being compiled, if the block takes longer than `seconds`: from the cache it never does."""
-
-    def say() -> None:
-        from rich import get_console
-
-        get_console().log("Compiling the CPU kernels (once; kept on disk for the next run) ...")
-
-    timer = Timer(seconds, say)
+    timer = Timer(seconds, say, ["Compiling the CPU kernels (once; kept on disk for the next run) ..."])
     timer.daemon = True
     timer.start()
     try:

@@ -46,6 +46,8 @@ class SemanticsConfig:
     """Lifting: a view counts for a Gaussian that it shows at least this fraction as much as the best view does; 0: all count."""
     robust_passes: Count = 0
     """Lifting: passes that take weight from views that disagree with the others."""
+    smoothing: Count = 10
+    """Lifting: times that CLIP features are averaged over touching Gaussians of much the same colour; 0: never."""
     lift_memory: Positive = 2.0
     """Gigabytes that lifted features may take; above, they are projected to fewer dimensions."""
     warm_steps: Count = 500

@@ -1,8 +1,8 @@
 """The semantic stage: builds the semantic field of finished, frozen Gaussians from their photos.
 
-Feature maps of the photos → features lifted to the Gaussians → the field fitted to them → a few steps on rendered maps; or only
-some of these, by `SemanticsConfig.mode`. All randomness comes from the seed and the step, so that a stopped stage continues as
-if it had not been stopped.
+Feature maps of the photos → features lifted to the Gaussians and smoothed → the field fitted to them → a few steps on rendered
+maps; or only some of these, by `SemanticsConfig.mode`. All randomness comes from the seed and the step, so that a stopped stage
+continues as if it had not been stopped.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from vlmgs_ns.semantics.lifting import FeatureView, Lifted, Projection, fit_fiel
 from vlmgs_ns.semantics.losses import SemanticLoss, semantic_loss
 from vlmgs_ns.semantics.scene_semantics import About, SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
+from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import Report, bar
@@ -43,6 +44,8 @@ TINY_TILES = 2
 a CLIP trained on real photos recognises a handle's cup by them."""
 LEAST_DIMS = 32
 """Least number of dimensions that lifted features are projected to."""
+EDGE = 0.05
+"""Distance of two Gaussians' colours, in RGB from 0 to 1, at which their features begin to keep apart."""
 
 
 class Views(Photos, Protocol):
@@ -189,35 +192,48 @@ class Stage:
             return feature_maps(self.views, self.encoders.clip, dino, self.cache, report)
 
     def _lift(self, kind: str, maps: FeatureMaps, stop: Callable[[], bool]) -> Lifted:
-        """Lift CLIP or DINO features to all Gaussians, projected where they would exceed `lift_memory`."""
-
-        def views() -> Iterator[FeatureView]:
-            ones = self.splats.means.new_ones(len(self.splats), 1)
-            for index in range(len(self.views)):
-                camera = self.views.camera(index)
-                _, _, info = rasterization(
-                    self.splats.means, self.splats.quats, self.splats.scales, self.splats.opacities, ones,
-                    camera.viewmat[None], camera.K[None], camera.width, camera.height,
-                )  # fmt: skip
-                yield FeatureView(info, _map(maps, kind, index), self.views.mask(index))
-
+        """Lift CLIP or DINO features to all Gaussians, projected where they would exceed `lift_memory`; CLIP's are smoothed."""
+        config = self.config
         channels = (self.encoders.clip if kind == "clip" else self.encoders.dino).dimension
-        affordable = int(self.config.lift_memory * 1e9 / (4 * len(self.splats)))
+        affordable = int(config.lift_memory * 1e9 / (4 * len(self.splats)))
         projection = None
         if affordable < channels:
             dims = min(channels, max(LEAST_DIMS, affordable))
             projection = Projection.fit((_map(maps, kind, index) for index in range(len(maps))), dims)
-        passes = 1 + (self.config.gate > 0) + self.config.robust_passes
+        passes = 1 + (config.gate > 0) + config.robust_passes
         with self._part(f"Lifting {kind.upper()} features", passes * len(self.views), stop) as report:
             lifted = lift_features(
-                views, projection=projection, gate=self.config.gate, robust_passes=self.config.robust_passes, progress=report
-            )
+                lambda: self._feature_views(lambda index: _map(maps, kind, index)),
+                projection=projection, gate=config.gate, robust_passes=config.robust_passes, progress=report,
+            )  # fmt: skip
         if not bool(lifted.seen.any()):
             raise InputError(
                 f"none of {len(self.splats)} Gaussians is in any of {len(self.views)} photos: do they belong to them, and "
                 "are they in their coordinates? (--load-ply-frame)"
             )
-        return lifted
+        return self._smooth(lifted, stop) if kind == "clip" and config.smoothing else lifted
+
+    def _smooth(self, lifted: Lifted, stop: Callable[[], bool]) -> Lifted:
+        """Average features over touching Gaussians of one colour: tiles blur what a map says of a place, and photos do not."""
+        with self._part("Lifting colours", len(self.views), stop) as report:
+            colors = lift_features(lambda: self._feature_views(self._photo), progress=report)
+        weights = self.splats.opacities * lifted.seen
+        features = Neighbours(self.splats).smoothed(lifted.features, weights, colors.features, EDGE, self.config.smoothing)
+        return replace(lifted, features=features.to(lifted.features) * lifted.seen[:, None])
+
+    def _feature_views(self, feature_map: Callable[[int], Tensor]) -> Iterator[FeatureView]:
+        ones = self.splats.means.new_ones(len(self.splats), 1)
+        for index in range(len(self.views)):
+            camera = self.views.camera(index)
+            _, _, info = rasterization(
+                self.splats.means, self.splats.quats, self.splats.scales, self.splats.opacities, ones,
+                camera.viewmat[None], camera.K[None], camera.width, camera.height,
+            )  # fmt: skip
+            yield FeatureView(info, feature_map(index), self.views.mask(index))
+
+    def _photo(self, index: int) -> Tensor:  # [H, W, 3] in [0, 1]
+        photo = torch.as_tensor(self.views.photo(index))
+        return photo.float() / 255 if photo.dtype == torch.uint8 else photo
 
     def _fit(self, scene: SceneSemantics, maps: FeatureMaps, stop: Callable[[], bool]) -> None:
         """Fit the field to lifted features: the warm start."""

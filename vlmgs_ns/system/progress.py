@@ -59,7 +59,11 @@ def _lines(label: str, total: int, console: Console, seconds_between_lines: floa
         if done < total and now - last < seconds_between_lines:
             return
         last = now
-        line = f"{label} {done}/{total}, {now - start:.0f} s{', ' + note if note else ''}"
+        left = (now - start) * (total / done - 1) if done else 0.0
+        about = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"
+        line = (
+            f"{label} {done}/{total}, {now - start:.0f} s{', ' + note if note else ''}{f', about {about} left' if left else ''}"
+        )
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     yield report

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vlmgs_ns.semantics.relevancy import select
 from vlmgs_ns.splats.camera import Pinhole
+from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.ply import write_ply
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
@@ -24,7 +25,6 @@ from vlmgs_ns.viewer.found import count_gaussians, describe
 from vlmgs_ns.viewer.history import Selection
 from vlmgs_ns.viewer.scene import ShownScene
 from vlmgs_ns.words.clean import cleaned
-from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.find import REACH_TO_REMOVE, find
 from vlmgs_ns.words.query import Fields, Query, apart, file_stem, make_query, split_phrases
 from vlmgs_ns.words.question import Question, ask

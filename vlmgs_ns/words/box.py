@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vlmgs_ns.splats.gaussians import Splats
-from vlmgs_ns.words.shape import mass, spread
+from vlmgs_ns.splats.shape import mass, spread
 
 TAIL = 0.03
 """Share of the weight that may stick out of each side."""

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
-from vlmgs_ns.words.connect import Neighbours
-from vlmgs_ns.words.shape import mass
+from vlmgs_ns.splats.shape import mass
 
 LEAST_OPACITY = 0.1
 LEAST_SHARE = 0.1

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.words.clean import LEAST_OPACITY, LEAST_SHARE, cleaned
-from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.query import THRESHOLD
 
 REACH_TO_REMOVE = 0.1

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.words.box import OrientedBox, oriented_box
 from vlmgs_ns.words.clean import cleaned
-from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.find import Found
 
 LEAST_IN_MASK = 0.5

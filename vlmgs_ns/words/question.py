@@ -21,13 +21,13 @@ from vlmgs_ns.semantics.blend import blend, shown
 from vlmgs_ns.semantics.relevancy import relevancy_from_scores
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
+from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
+from vlmgs_ns.splats.shape import mass
 from vlmgs_ns.words.clean import LEAST_OPACITY, LEAST_SHARE
-from vlmgs_ns.words.connect import Neighbours
 from vlmgs_ns.words.find import Found, find
 from vlmgs_ns.words.place import Place, places
 from vlmgs_ns.words.query import Query
-from vlmgs_ns.words.shape import mass
 from vlmgs_ns.words.sighting import Floats, Sighting, sight
 
 

@@ -19,10 +19,10 @@ from vlmgs_ns.semantics.blend import shown
 from vlmgs_ns.semantics.relevancy import relevancy_from_scores
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
+from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
+from vlmgs_ns.splats.shape import mass
 from vlmgs_ns.system.errors import InputError
-from vlmgs_ns.words.connect import Neighbours
-from vlmgs_ns.words.shape import mass
 
 WINDOW = 2
 """Pixels on each side of the pointer that it shows as well."""

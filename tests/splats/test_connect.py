@@ -7,8 +7,8 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
-from vlmgs_ns.words.connect import Neighbours
 
 
 def chain(*places: float, size: float = 0.25) -> Splats:
@@ -116,3 +116,24 @@ def test_empty_and_single(count: int) -> None:
 def test_a_mask_of_another_scene_is_refused() -> None:
     with pytest.raises(ValueError, match=r"allowed has shape \[3\].* \[2\]"):
         Neighbours(chain(0, 1)).grow(torch.zeros(2, dtype=torch.bool), torch.zeros(3, dtype=torch.bool))
+
+
+def test_smoothing_against_a_dense_twin() -> None:
+    splats, g = cloud(50, 1), torch.Generator().manual_seed(1)
+    values, colors = torch.rand(50, 4, generator=g), 0.2 * torch.rand(50, 3, generator=g)
+    weights = torch.rand(50, generator=g) * (torch.rand(50, generator=g) < 0.8)
+    shares = touching(splats, 49) * weights * torch.exp(-(torch.cdist(colors, colors) ** 2) / (2 * 0.1**2)) + weights.diag()
+    twin, total = values, shares.sum(dim=1, keepdim=True)
+    for _ in range(3):
+        twin = torch.where(total > 0, shares @ twin / total.clamp_min(1e-30), twin)
+    found = Neighbours(splats, nearest=49).smoothed(values, weights, colors, 0.1, 3)
+    assert torch.allclose(found, twin, atol=1e-5) and not torch.allclose(found, values, atol=0.05)
+
+
+def test_features_spread_over_one_colour_and_not_across_its_edge() -> None:
+    splats = chain(*range(6))  # red, red, red, green, green, green: each touches the next
+    colors = torch.tensor([[1.0, 0, 0]] * 3 + [[0, 1.0, 0]] * 3)
+    values = torch.tensor([[1.0], [0], [0], [5], [5], [5]])
+    found = Neighbours(splats).smoothed(values, splats.opacities, colors, 0.05, 200)
+    assert torch.allclose(found[:3], found[:1].expand(3, 1), atol=1e-3) and 0.2 < float(found[0]) < 0.5
+    assert torch.allclose(found[3:], torch.tensor(5.0))

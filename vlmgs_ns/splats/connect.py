@@ -1,4 +1,4 @@
-"""Which Gaussians touch, so that a selection can grow over an object's surface and fall into its parts.
+"""Which Gaussians touch: features spread over an object's surface, a selection grows over it and falls into its parts.
 
 Two Gaussians touch where the distance of their centres is at most the sum of their extents along the line between them, an
 extent being `EXTENT` standard deviations of the Gaussian in that direction: flat Gaussians reach far in their plane and hardly
@@ -11,13 +11,13 @@ import os
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, diags
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from vlmgs_ns.splats.gaussians import Splats
-from vlmgs_ns.words.shape import EXTENT, spread
+from vlmgs_ns.splats.shape import EXTENT, spread
 
 NEAREST = 16
 _CHUNK = 65_536
@@ -82,6 +82,31 @@ class Neighbours:
         total = self._touching @ weight + weight
         mean = (self._touching @ (own * weight[:, None]) + own * weight[:, None]) / np.maximum(total, 1e-30)[:, None]
         return torch.from_numpy(np.where(total[:, None] > 0, mean, own))
+
+    def smoothed(
+        self,
+        values: Tensor,  # [N, D]
+        weights: Tensor,  # [N] ≥ 0
+        colors: Tensor,  # [N, 3]
+        sigma: float,
+        times: int,
+    ) -> Tensor:  # [N, D] float32, on the CPU
+        """Take weighted means over each Gaussian and those that touch it, so many times, across edges of colour hardly at all.
+
+        A bilateral filter (Tomasi and Manduchi, ICCV 1998): another's weight falls with its colour's distance, a normal
+        distribution of deviation `sigma`. Where all weigh nothing, a value stays.
+        """
+        weight, color = (part.detach().cpu().double().numpy() for part in (weights, colors))
+        row, column = self._touching.nonzero()
+        alike = np.exp(-np.square(color[row] - color[column]).sum(axis=1) / (2 * sigma**2))
+        shares = csr_matrix((weight[column] * alike, (row, column)), shape=self._touching.shape) + diags(
+            np.maximum(weight, 1e-12)
+        )
+        shares = (diags(1 / shares.sum(axis=1).A1) @ shares).astype(np.float32)
+        mean = values.detach().cpu().float().numpy()
+        for _ in range(times):
+            mean = shares @ mean
+        return torch.from_numpy(mean)
 
     def _check(self, **masks: Tensor) -> None:
         for name, mask in masks.items():
