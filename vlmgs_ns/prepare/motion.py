@@ -30,7 +30,7 @@ PAIRS_AT_ONCE = 100
 """Units between two reports of progress, and the most that a stopped run repeats. Only pycolmap may open its database: it has a
 SQLite of its own, and two of them in one process break each other's locks."""
 REFINEMENTS = 2
-"""Times that matches are chosen by the cameras: in the embedded room the median camera was 0.10 % off after one, 0.09 % after two."""
+"""Times that matches are chosen by the cameras: in the embedded room the median error was 0.10 % after one, 0.09 % after two."""
 LEAST = 3
 """Photos of the smallest scene."""
 
