@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 
 LAYERS = (
     {"system", "rasterize", "toy"},
-    {"splats"},
+    {"splats", "prepare"},
     {"densify", "semantics"},
     {"guidance", "words"},
     {"viewer"},
@@ -30,7 +30,7 @@ LAYERS = (
 """Lowest first; "" is the package itself. A unit (a file or folder of the package) imports from its own layer or a lower one, for
 type checkers too."""
 
-WITHOUT_NERFSTUDIO = {"system", "rasterize", "toy", "splats", "densify", "guidance", "semantics", "words"}
+WITHOUT_NERFSTUDIO = {"system", "prepare", "rasterize", "toy", "splats", "densify", "guidance", "semantics", "words"}
 PURE = {
     f"{PACKAGE}.{name}"
     for name in ("guidance.reply", "guidance.regions", "semantics.losses", "semantics.relevancy", "semantics.hybrid")

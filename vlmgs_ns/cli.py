@@ -25,6 +25,8 @@ from vlmgs_ns.commands.doctor import Doctor
 from vlmgs_ns.commands.evaluate import Evaluate
 from vlmgs_ns.commands.export import Export
 from vlmgs_ns.commands.features import Features
+from vlmgs_ns.commands.new import New
+from vlmgs_ns.commands.prepare import Prepare
 from vlmgs_ns.commands.query import Query
 from vlmgs_ns.commands.render_report import RenderReport
 from vlmgs_ns.commands.scene import Scene
@@ -33,6 +35,8 @@ from vlmgs_ns.system.errors import InputError
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[New, tyro.conf.subcommand("new")]
+    | Annotated[Prepare, tyro.conf.subcommand("prepare")]
     | Annotated[Scene, tyro.conf.subcommand("scene")]
     | Annotated[Cache, tyro.conf.subcommand("cache")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]

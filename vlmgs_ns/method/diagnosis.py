@@ -67,9 +67,10 @@ def diagnose() -> Diagnosis:
         _weights("DINO", lambda: find_dino(DINO), DINO, "outlines of things on real photos"),
         Finding("ffmpeg", shutil.which("ffmpeg") or str(bundled_ffmpeg() or ""), "videos"),
         Finding(
-            "COLMAP", shutil.which("colmap") or "", "camera poses of your own photos (ns-process-data)",
-            "" if shutil.which("colmap") else "apt-get install colmap, or conda install -c conda-forge colmap",
+            "pycolmap", version("pycolmap") if find_spec("pycolmap") else "", "camera poses of your own photos (vlmgs prepare)",
+            "" if find_spec("pycolmap") else 'pip install "vlmgs-ns[prepare]"',
         ),
+        Finding("COLMAP", shutil.which("colmap") or "", "the same with nerfstudio's ns-process-data; vlmgs prepare needs none"),
         Finding("memory", _free_memory(), "photos and Gaussians"),
         Finding("disk", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB free", "runs"),
     ]  # fmt: skip

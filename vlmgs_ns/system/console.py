@@ -1,4 +1,4 @@
-"""Standard output reserved for one answer; all other output goes to standard error."""
+"""Where output goes: standard output kept for one answer, or what a library writes to standard error kept in a file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 
 @contextmanager
@@ -33,4 +34,19 @@ def kept_for_answer() -> Iterator[Callable[[str], None]]:
             yield answer
     finally:
         os.dup2(real, 1)
+        os.close(real)
+
+
+@contextmanager
+def errors_to_file(path: Path) -> Iterator[None]:
+    """Append what is written to standard error in the block to a file, also by libraries in C, which know no other silence."""
+    sys.stderr.flush()
+    real = os.dup(2)
+    try:
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(real, 2)
         os.close(real)

@@ -1,0 +1,86 @@
+"""How well `vlmgs prepare` finds cameras: embedded rooms with true poses, and captures with the poses that they came with.
+
+    python benchmarks/prepare.py --out prepared [--rooms 0 1 2] [--captures fox/ banana/]
+
+Cameras are aligned by the similarity that fits their centres best. Errors are parts of the diagonal of the box of all true camera
+centres, and degrees. Photos alone are given to the command: EXIF as it is, poses removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+
+from vlmgs_ns.prepare.photos import jpeg_names, photo_files
+from vlmgs_ns.prepare.run import prepare
+from vlmgs_ns.prepare.settings import Preparation
+from vlmgs_ns.toy.make import SceneSettings, make_scene
+
+
+def true_poses(scene: Path) -> dict[str, np.ndarray]:  # stem -> [4, 4] camera to world, OpenGL axes
+    """Return the poses of a transforms.json, or of a COLMAP model in sparse/0."""
+    if (scene / "transforms.json").is_file():
+        frames = json.loads((scene / "transforms.json").read_text(encoding="utf-8"))["frames"]
+        return {Path(frame["file_path"]).stem: np.array(frame["transform_matrix"]) for frame in frames}
+    import pycolmap
+
+    poses = {}
+    for image in pycolmap.Reconstruction(next(p.parent for p in sorted(scene.rglob("cameras.*")))).images.values():
+        poses[Path(image.name).stem] = np.eye(4)
+        poses[Path(image.name).stem][:3] = image.cam_from_world().inverse().matrix() @ np.diag([1, -1, -1, 1])
+    return poses
+
+
+def errors(found: list[np.ndarray], true: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return distances between centres in true units, and angles in degrees, after the best similarity (Umeyama, 1991)."""
+    a, b = (np.stack([pose[:3, 3] for pose in poses]) for poses in (found, true))
+    u, s, v = np.linalg.svd((b - b.mean(0)).T @ (a - a.mean(0)))
+    signs = np.array([1, 1, np.linalg.det(u @ v)])
+    rotation = u * signs @ v
+    scale = (s * signs).sum() / ((a - a.mean(0)) ** 2).sum()
+    moved = scale * (a - a.mean(0)) @ rotation.T + b.mean(0)
+    turns = [np.trace((rotation @ x[:3, :3]).T @ y[:3, :3]) for x, y in zip(found, true, strict=True)]
+    return np.linalg.norm(moved - b, axis=1), np.degrees(np.arccos(np.clip((np.array(turns) - 1) / 2, -1, 1)))
+
+
+def main() -> None:
+    """Prepare all, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rooms", type=int, nargs="*", default=[])
+    parser.add_argument("--captures", type=Path, nargs="*", default=[])
+    args = parser.parse_args()
+    rooms = [args.out / f"room{seed}" for seed in args.rooms]
+    for seed, room in zip(args.rooms, rooms, strict=True):
+        if not room.exists():
+            make_scene(room, SceneSettings(seed=seed, width=640, height=480))
+    rows = []
+    for scene in (*rooms, *args.captures):
+        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
+        target = args.out / f"{scene.name}_prepared"
+        outcome = prepare(scene / "images", target, Preparation())
+        seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF)
+        processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        true = true_poses(scene)
+        files = photo_files(scene / "images")
+        stems = {Path(name).stem: file.stem for name, file in zip(jpeg_names(files), files, strict=True)}
+        poses = {stems[name]: pose for name, pose in true_poses(target).items()}
+        both = sorted(poses.keys() & true.keys())
+        distance, angle = errors([poses[name] for name in both], [true[name] for name in both])
+        centres = np.stack([pose[:3, 3] for pose in true.values()])
+        distance /= np.linalg.norm(np.ptp(centres, axis=0))
+        row = f"| {scene.name} | {outcome.placed} of {outcome.photos} | {outcome.reprojection_error:.2f} |"
+        row += "".join(f" {np.median(x):.{d}f} | {x.max():.{d}f} |" for x, d in ((100 * distance, 2), (angle, 2)))
+        rows.append(f"{row} {processor:.0f} | {seconds:.0f} |")
+        print(rows[-1], flush=True)
+    head = ("scene", "placed", "reprojection, px", "position %, median", "max", "angle °, median", "max", "processor s", "s")
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", *rows, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What became of each photo, and what would make the scene better."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from vlmgs_ns.prepare.motion import LEAST, Motion
+from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.errors import InputError
+
+FEW_FEATURES = 200
+"""Features below which a photo is blurred or plain."""
+FEW_SHARED = 30
+"""Features shared with another photo below which one cannot be placed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How well the cameras are known."""
+
+    photos: int
+    """photos that could be read, or frames of the video"""
+    placed: int
+    points: int
+    reprojection_error: float
+    """mean distance, in pixels, between a point in a photo and where its camera sees it"""
+    track_length: float
+    """mean number of photos that see a point"""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """photos that are not in the scene, and why"""
+    advice: tuple[str, ...] = ()
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def judge(motion: Motion, unreadable: dict[str, str]) -> Outcome:
+    """Return what became of the photos.
+
+    Raises:
+        InputError: fewer than three could be placed.
+    """
+    total = len(motion.photos)
+    placed = {image.name for image in motion.models[0].images.values() if image.has_pose} if motion.models else set()
+    elsewhere = {image.name: k for k, model in enumerate(motion.models) for image in model.images.values() if image.has_pose}
+    left_out = {name: f"cannot be read: {why}" for name, why in unreadable.items()}
+    for name in sorted(motion.photos.keys() - placed):
+        left_out[name] = _why(motion, name, elsewhere)
+    if len(placed) < LEAST:
+        raise InputError(
+            f"{len(placed) or 'none'} of {total} photos could be placed, and a scene needs {LEAST}: "
+            f"{_cause(motion)}. {_fix(motion)}"
+        )
+    model = motion.models[0]
+    return Outcome(
+        photos=total,
+        placed=len(placed),
+        points=model.num_points3D(),
+        reprojection_error=round(model.compute_mean_reprojection_error(), 3),
+        track_length=round(model.compute_mean_track_length(), 2),
+        left_out=left_out,
+        advice=tuple(_advice(motion, len(placed), total)),
+    )
+
+
+def _why(motion: Motion, name: str, elsewhere: dict[str, int]) -> str:
+    found = motion.photos[name]
+    if name in elsewhere:
+        others = motion.models[elsewhere[name]].num_reg_images() - 1
+        return f"fits {others} other photos, but none of the largest group: it shows another part of the scene"
+    if found.features < FEW_FEATURES:
+        return f"has {found.features} features only: blurred, dark, or of something plain"
+    if found.inliers < FEW_SHARED < found.repeated:
+        return f"shares nothing but repeated patterns with others ({found.repeated} features): tiles, bricks, checks"
+    if found.inliers < FEW_SHARED:
+        return f"shares at most {found.inliers} features with any other photo"
+    return "shares features with others, but no camera position explains them: something moved, mirrors, or is repeated"
+
+
+def _cause(motion: Motion) -> str:
+    features = [photo.features for photo in motion.photos.values()]
+    if max(features, default=0) < FEW_FEATURES:
+        return f"no photo has more than {max(features, default=0)} features"
+    if motion.turned_only:
+        return "the camera was turned on the spot, which shows no depth"
+    shared = max(photo.inliers for photo in motion.photos.values())
+    return f"no two photos share more than {shared} features" if shared < FEW_SHARED else "no camera positions explain them"
+
+
+def _fix(motion: Motion) -> str:
+    if motion.turned_only:
+        return "Walk around the thing, or sideways, and take a photo at each step"
+    return "Take more photos, sharp and well lit, each showing two thirds of what the one before shows"
+
+
+def _advice(motion: Motion, placed: int, total: int) -> list[str]:
+    advice = []
+    if len(motion.models) > 1:
+        sizes = ", ".join(f"{model.num_reg_images():,}" for model in motion.models)
+        advice.append(
+            f"The photos fall into groups that do not fit together ({sizes} photos); the scene is of the first. Photos on the "
+            "way from one to the other would join them."
+        )
+    if placed < total and len(motion.models) == 1:
+        advice.append(
+            "Photos taken between those left out and their neighbours, sharing two thirds of the picture, would bring them in."
+        )
+    error = motion.models[0].compute_mean_reprojection_error()
+    if error > 1.5:
+        advice.append(f"Points are {error:.1f} pixels off: something moved, or the zoom changed, between photos.")
+    if motion.models[0].compute_mean_track_length() < 3:
+        advice.append("Most points are seen by two or three photos only: take more of them, from closer together.")
+    return advice
