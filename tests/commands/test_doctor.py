@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ def test_it_names_what_is_there_what_is_used_and_what_would_help(tmp_path: Path,
 
 
 def test_what_is_there_needs_no_remedy_and_what_is_not_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(diagnosis, "find_spec", lambda name: None)
     remedies = {finding.name: finding.remedy for finding in diagnosis.diagnose().findings}
-    assert "colmap" in remedies["COLMAP"]
+    assert "[prepare]" in remedies["pycolmap"]
     assert remedies["torch"] == remedies["memory"] == remedies["disk"] == ""
