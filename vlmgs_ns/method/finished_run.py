@@ -97,11 +97,13 @@ def open_run(run: Path) -> OpenRun:
     import torch
 
     from vlmgs_ns.method import checkpoint
+    from vlmgs_ns.method.terminal import hushed
 
     settings = read_config(config)
     settings.run_folder = config.parent
     folder = settings.get_checkpoint_dir()
-    pipeline: Any = settings.pipeline.setup(device="cuda" if torch.cuda.is_available() else "cpu", test_mode="test")
+    with hushed():
+        pipeline: Any = settings.pipeline.setup(device="cuda" if torch.cuda.is_available() else "cpu", test_mode="test")
     pipeline.eval()
     state = checkpoint.load(checkpoint.newest(folder))
     pipeline.load_pipeline(state["pipeline"], state["step"])
