@@ -52,7 +52,7 @@ def test_the_version_and_a_name_that_is_nearly_one() -> None:
         done = run(wrong, "a run", "red ball")
         assert done.returncode == 2 and done.stdout == ""
         assert done.stderr.startswith(f"Error: vlmgs has no command {wrong!r}; did you mean {alike}"), done.stderr
-    assert "demo or scene or" in run("xyzzy").stderr
+    assert "demo or new or prepare or scene or" in run("xyzzy").stderr
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def settings(scene: Path, device: str, name: str, steps: int = STEPS) -> Any:
     model.num_seeds, model.num_random, model.max_gaussians, model.num_downscales = 40, 40, 120, 0
     model.seeding = "both"
     model.prompt = PHRASE
+    model.semantics.smoothing = 0  # so few Gaussians, as large as things, have hardly a neighbour of the same thing
     for number, phase in enumerate(("detail", "background", "novel", "compare")):
         setattr(model.guidance, phase, PhaseSchedule(start=6 + number, every=12, end=STEPS, views=2))
     model.guidance.seeds, model.guidance.blocking, model.guidance.backend = 20, True, "residual"
@@ -138,7 +139,7 @@ def test_a_run_goes_on_with_photos_on_the_host_and_another_semantic_stage(cuda: 
     config.load_dir = on_cuda[2] / "nerfstudio_models"
     config.pipeline.datamanager.cache_images = "cpu"
     semantics = config.pipeline.model.semantics
-    semantics.mode, semantics.sizes, semantics.robust_passes = "warm", LITE, 1
+    semantics.mode, semantics.sizes, semantics.robust_passes, semantics.smoothing = "warm", LITE, 1, 2
     semantics.warm_steps, semantics.refine_steps, semantics.warm_batch, semantics.render_size = 2, 2, 64, 24
     trainer = train(config)
     assert trainer.step == STEPS + 2 and trainer.pipeline.model.semantics.complete

@@ -154,6 +154,7 @@ def test_a_colmap_model_without_points_is_read_without_them(tmp_path: Path) -> N
 
 def test_a_chosen_downscale_factor_is_kept(tmp_path: Path) -> None:
     parser = ColmapDataParserConfig(data=colmap(tmp_path / "scene", "sparse/0"), downscale_factor=2)
+    (tmp_path / "scene" / "images_2").mkdir()
     assert scene_check.prepare(parser, photos_needed=True).downscale_factor == 2  # type: ignore[attr-defined]
 
 

@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 NOT_RUN = {
     r"ns-viewer ": "it serves until it is stopped; tests/nerfstudio/test_viewer.py starts it",
-    r"ns-process-data ": "it needs COLMAP and a system's ffmpeg",
+    r"vlmgs (prepare|new) ": "tests/prepare runs them",
     r"ns-train (?!vlm-fastgs-lite --data room/)": "one training is enough; tests/nerfstudio runs the other kinds",
     r"vlmgs demo": "it takes a minute; tests/commands/test_demo.py runs it",
     r"vlmgs bench ": "it takes minutes, or data sets that are not here; tests/bench runs small specifications",
@@ -44,6 +44,8 @@ NOT_PARSED = {
 SMALL_TRAINING = (
     *("--pipeline.model.num-random", "300", "--viewer.quit-on-train-completion", "True", "--vis", "tensorboard"),
     *("--pipeline.model.semantics.mode", "lift", "--pipeline.model.semantics.dino-shorter-side", "48"),
+    # so few Gaussians, as large as things, have hardly a neighbour of the same thing
+    *("--pipeline.model.semantics.smoothing", "0"),
     *("--pipeline.model.semantics.clip", "embedded", "--pipeline.model.semantics.dino", "embedded"),
 )
 SMALL = {
@@ -100,7 +102,7 @@ def documented(shell: Commands, scene: Path) -> Run:
     """The searchable run that a page's command trains, and a camera path."""
     (line,) = [line for line in RUN_HERE if line.argv[0] == "ns-train"]
     argv = [str(scene) if word == "room/" else word for word in line.argv]
-    result = shell.fork(*argv, *SMALL_TRAINING, "--max-num-iterations", 150, "--experiment-name", "documented")
+    result = shell.fork(*argv, *SMALL_TRAINING, "--max-num-iterations", 200, "--experiment-name", "documented")
     assert result.status == 0, complaint(line, result)
     run = run_of(shell, "vlm-fastgs-lite", "documented")
     path = {

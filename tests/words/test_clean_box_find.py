@@ -10,7 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from tests.words.test_connect import chain, cloud
+from tests.splats.test_connect import chain, cloud
 from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.splats.shape import mass

@@ -53,6 +53,9 @@ class MeasuredTrainer(VlmFastGSTrainer):
         self._steps_summed += 1
         return result
 
+    def _say_what_was_trained(self, seconds: float) -> None:
+        """Leave it to the benchmark."""
+
     def _after_step(self, step: int) -> None:
         self._report(step + 1)
         if step in self._checks:

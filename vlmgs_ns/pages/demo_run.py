@@ -102,6 +102,13 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
     )
 
 
+class DemoTrainer(VlmFastGSTrainer):
+    """Trains, and lets the demo say what came of it."""
+
+    def _say_what_was_trained(self, seconds: float) -> None:
+        """Nothing."""
+
+
 def _config(out: Path, iterations: int) -> VlmFastGSTrainerConfig:
     """vlm-fastgs-lite on the demo's scene, without a server."""
     config = deepcopy(vlm_fastgs_lite.config)
@@ -126,7 +133,7 @@ def _start(config: VlmFastGSTrainerConfig) -> VlmFastGSTrainer:
     np.random.seed(seed)  # noqa: NPY002  nerfstudio draws from the global generators
     torch.manual_seed(seed)
     config.save_config()
-    trainer = VlmFastGSTrainer(config)
+    trainer = DemoTrainer(config)
     trainer.setup()
     return trainer
 
