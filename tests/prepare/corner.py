@@ -12,7 +12,7 @@ Array = npt.NDArray[np.float64]
 
 WIDTH, HEIGHT, FOCAL = 320, 240, 300.0
 TEXELS = 100
-"""Of a texture along one unit of length."""
+"""Texels of a texture along one unit of length."""
 
 
 def cameras(count: int = 7) -> Array:  # [N, 4, 4] camera to world, OpenCV axes, z up

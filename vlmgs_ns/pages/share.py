@@ -56,7 +56,7 @@ class Shared:
     of: int
     """Gaussians of the run."""
     degree: int
-    """Of the harmonics."""
+    """Degree of the harmonics."""
     phrases: tuple[str, ...]
     size: int
     """Bytes of the file."""

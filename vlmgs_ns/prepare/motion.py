@@ -66,7 +66,7 @@ def reconstruct(images: Path, work: Path, masks: Path | None, seed: int) -> Moti
         images: JPEGs.
         work: folder of the database; one of an earlier run, stopped or not, is used.
         masks: PNGs named as photos with .png appended; no feature is taken where they are black.
-        seed: of the robust estimators; the same seed gives the same cameras.
+        seed: of the robust estimators; the same seed gives the same cameras but for rounding and what hangs on it.
     """
     import pycolmap
 

@@ -13,7 +13,7 @@ from vlmgs_ns.system.errors import InputError
 FEW_FEATURES = 200
 """Features below which a photo is blurred or plain."""
 FEW_SHARED = 30
-"""Features shared with another photo below which one cannot be placed."""
+"""Features shared with another photo that are too few to be relied on; half as many place a photo at best."""
 
 
 @dataclass(frozen=True)

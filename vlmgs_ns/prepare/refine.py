@@ -27,7 +27,7 @@ ROUNDS = 3
 
 
 def refine(model: pycolmap.Reconstruction, database: Path, images: Path, work: Path) -> pycolmap.Reconstruction:
-    """Triangulate anew from the matches that fit the cameras, and adjust both with a robust loss.
+    """Triangulate again from the matches that fit the cameras, and adjust both with a robust loss.
 
     The first pass trusts few pairs and few matches in each. With the cameras known, the epipolar geometry of every pair is known
     as well, and matches that it explains join; wrong ones leave.
