@@ -25,7 +25,7 @@ from torch.nn import Parameter
 
 from vlmgs_ns.evaluation.toy_labels import read_toy
 from vlmgs_ns.method.finished_run import OpenRun, open_run
-from vlmgs_ns.pages.share import write_share
+from vlmgs_ns.pages.share import share_page
 from vlmgs_ns.system.errors import InputError
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -120,7 +120,8 @@ def main() -> None:
         file = Path(folder) / "scene.html"
         for degree in (1, 3):
             start = time.perf_counter()
-            shared = write_share(run, file, (), degree, 15_000_000)
+            shared = share_page(run, (), degree, 15_000_000)
+            shared.write(file)
             took = time.perf_counter() - start
             (planes,) = re.findall('id="gaussians">(.*?)</script>', file.read_text(), re.S)
             print(

@@ -25,6 +25,7 @@ from vlmgs_ns.commands.export import Export
 from vlmgs_ns.method import finished_run
 from vlmgs_ns.method.finished_run import OpenRun, open_run
 from vlmgs_ns.semantics.embedded import EMBEDDED
+from vlmgs_ns.splats import formats
 from vlmgs_ns.splats.ply import Gaussians, read_ply
 from vlmgs_ns.system.errors import InputError
 
@@ -186,7 +187,8 @@ def test_features_beside_it(opened: OpenRun, tmp_path: Path) -> None:
 
 def test_a_compressed_one_looks_alike(opened: OpenRun, tmp_path: Path) -> None:
     gsply = pytest.importorskip("gsply")
-    Export(opened.folder, select=(("red ball", "blue box"),), out=tmp_path, compressed=True).run()
+    Export(opened.folder, select=(("red ball", "blue box"),), out=tmp_path, format="compressed.ply").run()
+    assert [path.name for path in tmp_path.iterdir()] == ["red-ball+blue-box.compressed.ply"]
     found = gsply.plyread(tmp_path / "red-ball+blue-box.compressed.ply")
     read = {
         **{name: torch.from_numpy(getattr(found, name)) for name in ("means", "scales", "quats")},
@@ -199,10 +201,64 @@ def test_a_compressed_one_looks_alike(opened: OpenRun, tmp_path: Path) -> None:
     assert (ours - theirs).abs().mean() < 0.01 < theirs.std()
 
 
-def test_compression_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("suffix", ["compressed.ply", "spz"])
+def test_some_formats_need_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: Any) -> None:
     monkeypatch.setitem(sys.modules, "gsply", None)
     with pytest.raises(InputError, match="pip install gsply"):
-        Export(tmp_path, compressed=True).run()
+        Export(tmp_path, format=suffix).run()
+
+
+def test_each_format_has_its_suffix(opened: OpenRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for suffix, size in (("splat", 60 * 32), ("spz", None)):
+        if suffix == "spz":
+            pytest.importorskip("gsply")
+        Export(opened.folder, select=(("red ball",),), out=tmp_path, format=suffix, as_json=True).run()
+        said = json.loads(capsys.readouterr().out)
+        assert said["file"] == str(tmp_path / f"red-ball.{suffix}") and said["gaussians"] == 60
+        assert said["bytes"] == Path(said["file"]).stat().st_size and size in (said["bytes"], None)
+
+
+def test_a_page_of_what_is_found_alone(opened: OpenRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Export(opened.folder, select=(("red ball",),), out=tmp_path, format="html", as_json=True).run()
+    said = json.loads(capsys.readouterr().out)
+    text = (tmp_path / "red-ball.html").read_text()
+    assert 0 < said["gaussians"] <= 60 and f'"count": {said["gaussians"]}' in text and "<canvas" in text
+
+
+def test_what_photos_do_not_show_is_cropped(opened: OpenRun, tmp_path: Path) -> None:
+    """Two far behind the walls among them."""
+    means = opened.model.gauss_params["means"]
+    before = means.data.clone()
+    means.data[:2] = torch.tensor([[50.0, 50, 50], [-60, 0, 0]])
+    try:
+        whole, cropped = (rows_of(opened, export(opened, tmp_path / str(crop), crop=crop)) for crop in (False, True))
+    finally:
+        means.data = before
+    assert whole == list(range(120)) and len(cropped) > 20 and not {0, 1} & set(cropped)
+
+
+def test_what_hangs_apart_is_dropped(opened: OpenRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The fog hangs together with the ball."""
+    assert rows_of(opened, export(opened, tmp_path, drop_floaters=True)) == rows("ball", "box", "fog", "rest")
+    assert "Left out of the rest: 3 that float about" in " ".join(capsys.readouterr().out.split())
+    opacities = opened.model.gauss_params["opacities"]
+    before = opacities.data.clone()
+    opacities.data[list(PARTS["far"])] = -3.0
+    try:
+        assert rows_of(opened, export(opened, tmp_path / "faint", drop_floaters=True)) == rows("ball", "box", "fog", "rest")
+        with pytest.raises(InputError, match="nothing is left to export by --crop and --drop-floaters"):
+            opacities.data[:] = -3.0
+            export(opened, tmp_path / "none", drop_floaters=True)
+    finally:
+        opacities.data = before
+
+
+def test_as_web_viewers_take_it(opened: OpenRun, tmp_path: Path) -> None:
+    """Of the embedded room z is up, and so it is in the run; now y is."""
+    there, here = (read_ply(export(opened, tmp_path / name, coordinates=name)) for name in ("viewer", "run"))
+    turn = torch.linalg.lstsq(here.means - here.means[0], there.means - there.means[0]).solution.T
+    up = opened.pipeline.datamanager.train_dataset.cameras.camera_to_worlds[:, :, 1].mean(dim=0)
+    assert (turn @ up)[1] > 0.99 * up.norm() and torch.det(turn) == pytest.approx(1, abs=1e-3)
 
 
 # what goes wrong
@@ -222,6 +278,8 @@ def test_compression_needs_its_package(tmp_path: Path, monkeypatch: pytest.Monke
         ({"select": (("ball",),), "threshold": float("nan")}, "--threshold nan is out of range"),
         ({"select": (("ball",),), "least_opacity": -0.1}, r"--least-opacity -0\.1 is out of range"),
         ({"select": (("ball",),), "least_share": 2.0}, "--least-share 2 is out of range"),
+        ({"format": "html", "coordinates": "viewer"}, "--coordinates says nothing about a page"),
+        ({"format": "html", "features": True}, "--features says nothing about a page"),
         ({}, "there is no run at"),
     ],
 )
@@ -287,7 +345,7 @@ def test_an_error_half_way_leaves_no_half_file(
         path.write_bytes(b"ply\n")
         raise error
 
-    monkeypatch.setattr("vlmgs_ns.splats.ply.write_ply", fail)
+    monkeypatch.setitem(formats.WRITERS, "ply", fail)
     with pytest.raises(InputError, match=said):
         Export(opened.folder, out=tmp_path, features=True).run()
     assert not list(tmp_path.iterdir())
@@ -306,16 +364,14 @@ def test_folders_that_are_none(opened: OpenRun, tmp_path: Path) -> None:
 
 def test_two_exports_at_once_leave_one_whole_file(opened: OpenRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Different files of one name; each waits for the other where both have begun to write."""
-    from vlmgs_ns.splats import ply
-
-    both, write, errors = threading.Barrier(2), ply.write_ply, []
+    both, write, errors = threading.Barrier(2), formats.WRITERS["ply"], []
 
     def write_together(path: Path, gaussians: Gaussians) -> None:
         both.wait(timeout=30)
         write(path, gaussians)
         both.wait(timeout=30)
 
-    monkeypatch.setattr(ply, "write_ply", write_together)
+    monkeypatch.setitem(formats.WRITERS, "ply", write_together)
 
     def run_one(coordinates: Any) -> None:
         try:
@@ -329,7 +385,7 @@ def test_two_exports_at_once_leave_one_whole_file(opened: OpenRun, tmp_path: Pat
     for thread in threads:
         thread.join()
     assert not errors and [path.name for path in (tmp_path / "out").iterdir()] == ["red-ball.ply"]
-    monkeypatch.setattr(ply, "write_ply", write)
+    monkeypatch.setitem(formats.WRITERS, "ply", write)
     either = [export(opened, tmp_path / name, "red ball", coordinates=name).read_bytes() for name in ("run", "data")]
     assert either[0] != either[1] and (tmp_path / "out" / "red-ball.ply").read_bytes() in either
 
@@ -345,12 +401,12 @@ def test_the_command_prints_one_object_and_nothing_else(run: OpenRun, tmp_path: 
     done = vlmgs(fork_server, run.folder, "--json", "--out", tmp_path, "--select", "red ball", "blue box", "--select", "red ball")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert done.stdout.count("\n") == 1 and said["ply"] == str(tmp_path / "red-ball+blue-box.ply")
+    assert done.stdout.count("\n") == 1 and said["file"] == str(tmp_path / "red-ball+blue-box.ply")
     assert (said["gaussians"], said["of"], said["features"], said["coordinates"]) == (100, 120, None, "run")
     assert [figures["gaussians"] for figures in said["phrases"].values()] == [60, 40]
-    assert said["dropped"] == {"faint": 3, "apart": 3, "invisible": 0}
+    assert said["dropped"] == {"faint": 3, "apart": 3, "invisible": 0, "floating": 0}
     assert said["bytes"] == (tmp_path / "red-ball+blue-box.ply").stat().st_size
-    assert rows_of(run, Path(said["ply"])) == rows("ball", "box")
+    assert rows_of(run, Path(said["file"])) == rows("ball", "box")
 
 
 def test_an_error_is_one_line_and_status_1(tmp_path: Path, fork_server: ForkServer) -> None:

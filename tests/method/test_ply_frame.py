@@ -13,7 +13,8 @@ from torch import Tensor
 from vlmgs_ns.method.ply_frame import choose_frame, likeness
 from vlmgs_ns.rasterize import rasterization
 from vlmgs_ns.splats.camera import Pinhole
-from vlmgs_ns.splats.ply import Gaussians, moved
+from vlmgs_ns.splats.coordinates import moved
+from vlmgs_ns.splats.ply import Gaussians
 from vlmgs_ns.system.errors import InputError
 
 FILE = Path("some.ply")

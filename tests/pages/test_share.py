@@ -24,8 +24,9 @@ from tests.words.trained import PARTS, make_run
 from vlmgs_ns.commands.share import Share
 from vlmgs_ns.method import finished_run
 from vlmgs_ns.method.finished_run import OpenRun, open_run
-from vlmgs_ns.pages.share import LEAST_WEIGHT, Shared, write_share
+from vlmgs_ns.pages.share import Shared, share_page
 from vlmgs_ns.rasterize import rasterization
+from vlmgs_ns.semantics.visibility import LEAST_WEIGHT
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.ply import C0, Gaussians
 from vlmgs_ns.splats.quantised import Quantised, restored
@@ -84,7 +85,8 @@ def page(run: OpenRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pag
     out = tmp_path_factory.mktemp("page") / "scene <b>1.html"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OpenRun, "data", Path(f"/room {HOSTILE}"))
-        shared = write_share(run, out, PHRASES, 3, MOST)
+        shared = share_page(run, PHRASES, 3, MOST)
+    shared.write(out)
     yield Page(out, shared)
 
 
@@ -339,18 +341,18 @@ def test_without_webgl_it_says_so_and_shows_a_photo(browser: Any, page: Page) ->
 
 
 def test_the_file_is_as_small_as_asked(run: OpenRun, page: Page, tmp_path: Path) -> None:
-    sizes, whole = {}, write_share(run, tmp_path / "whole", PHRASES, 3, MOST)
-    flat = write_share(run, tmp_path / "flat", PHRASES, 0, MOST)
+    sizes, whole = {}, share_page(run, PHRASES, 3, MOST)
+    flat = share_page(run, PHRASES, 0, MOST)
     assert whole.degree == 3 and flat.degree == 0
     for name, most in (("less", whole.size - 1), ("few", flat.size - 500)):
-        shared = write_share(run, tmp_path / name, PHRASES, 3, most)
+        shared = share_page(run, PHRASES, 3, most)
+        shared.write(tmp_path / name)
         assert (tmp_path / name).stat().st_size == shared.size <= most
         sizes[name] = shared
     assert sizes["less"].degree < 3 and sizes["less"].gaussians == page.shared.gaussians
     assert sizes["few"].degree == 0 and 10 < sizes["few"].gaussians < page.shared.gaussians
     with pytest.raises(InputError, match=r"takes 0\.\d\d MB without its Gaussians"):
-        write_share(run, tmp_path / "none", PHRASES, 3, 20_000)
-    assert not (tmp_path / "none").exists()
+        share_page(run, PHRASES, 3, 20_000)
 
 
 @pytest.fixture

@@ -10,8 +10,11 @@ import torch
 from plyfile import PlyData, PlyElement
 from scipy.spatial.transform import Rotation
 
+from tests.splats.test_orbit import CENTRE, ring
 from vlmgs_ns.rasterize import rasterization
-from vlmgs_ns.splats.ply import Gaussians, harmonics_rotation, in_data_coordinates, moved, read_ply, trained_gaussians, write_ply
+from vlmgs_ns.splats.camera import world_to_camera
+from vlmgs_ns.splats.coordinates import harmonics_rotation, in_data_coordinates, in_viewer_coordinates, moved
+from vlmgs_ns.splats.ply import Gaussians, read_ply, trained_gaussians, write_ply
 from vlmgs_ns.system.errors import InputError
 
 REST = {0: 0, 1: 9, 2: 24, 3: 45}
@@ -93,7 +96,7 @@ def picture(gaussians: Gaussians, viewmat: torch.Tensor) -> torch.Tensor:
     image, _, _ = rasterization(
         gaussians.means, gaussians.quats, gaussians.scales.exp(), gaussians.opacities.sigmoid()[:, 0],
         torch.cat([gaussians.features_dc[:, None], gaussians.features_rest], dim=1), viewmat[None],
-        torch.tensor([[[30.0, 0, 20], [0, 30, 15], [0, 0, 1]]]), 40, 30, sh_degree=3, near_plane=1e-3,
+        torch.tensor([[[30.0, 0, 20], [0, 30, 15], [0, 0, 1]]]), 40, 30, sh_degree=gaussians.degree, near_plane=1e-3,
     )  # fmt: skip
     return image[0]
 
@@ -198,6 +201,33 @@ def test_a_moved_scene_looks_the_same_from_a_camera_that_moved_along() -> None:
     assert same.abs().max() > 0.3 and torch.allclose(same, other, atol=2e-3)
     with pytest.raises(ValueError, match="is not a rotation"):
         moved(scene, -torch.eye(3), translation, scale)
+
+
+def test_as_viewers_take_it_the_scene_stands_upright_around_what_the_photos_look_at() -> None:
+    """Photos from a ring above the floor, the whole tilted; one of them is rolled, and none the less up stays up."""
+    tilt = torch.from_numpy(Rotation.from_euler("xyz", [1.3, -0.4, 0.8]).as_matrix())
+    poses = ring(torch.full((9,), 3.0).double(), torch.full((9,), 1.5).double(), CENTRE)
+    roll = torch.from_numpy(Rotation.from_euler("z", 0.2).as_matrix())
+    poses[0, :, :3] = poses[0, :, :3] @ roll
+    scene = moved(some(), tilt, torch.zeros(3), 1.0)
+    scene.means[:2] = torch.stack([tilt @ CENTRE, tilt @ (CENTRE + torch.tensor([0, 0, 2]))]).float()  # and 2 above it
+    upright = in_viewer_coordinates(scene, tilt @ poses)
+    expected = torch.tensor([[0.0, 0, 0], [0, 2, 0]])
+    assert (upright.means[:2] - expected).norm(dim=1).max() < 0.1 and torch.allclose(upright.scales, scene.scales)
+    # A photo's picture is that of a camera as high above the origin, as far from it, and level.
+    turn = torch.linalg.lstsq(
+        (scene.means - scene.means.mean(dim=0)).double(), (upright.means - upright.means.mean(dim=0)).double()
+    ).solution.T
+    assert torch.allclose(turn @ turn.T, torch.eye(3, dtype=torch.float64), atol=1e-4) and torch.det(turn) > 0
+    pose = (tilt @ poses)[3]
+    eye = turn @ (pose[:, 3] - scene.means[0]) + upright.means[0]
+    axes = turn @ pose[:, :3]
+    assert abs(eye[1] - 1.5) < 0.1 and abs(axes[1, 0]) < 0.03 and axes[1, 1] > 0.8
+    before, after = (
+        world_to_camera(torch.cat([a, e[:, None]], dim=1)[None].float())[0] for a, e in ((pose[:, :3], pose[:, 3]), (axes, eye))
+    )
+    same, other = picture(scene, before), picture(upright, after)
+    assert same.abs().max() > 0.3 and torch.allclose(same, other, atol=2e-3)
 
 
 HEADER = "ply\nformat binary_little_endian 1.0\nelement vertex {count}\n{properties}end_header\n"

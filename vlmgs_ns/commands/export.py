@@ -1,4 +1,4 @@
-"""``vlmgs export``: what words find in a trained scene as a .ply of its own, or the scene without it."""
+"""``vlmgs export``: a trained scene, what words find in it, or the scene without that, as a file that viewers open."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vlmgs_ns.method.finished_run import OpenRun
+    from vlmgs_ns.splats.ply import Gaussians
     from vlmgs_ns.words.find import Found
 
 Phrases = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="PHRASE [PHRASE ...]")]
 
+NEED_GSPLY = ("compressed.ply", "spz")
+"""Formats that gsply writes, an optional dependency."""
+
 
 @dataclass
 class Export:
-    """Write the Gaussians that phrases select, or all but those, as a .ply that viewers of Gaussian splats open."""
+    """Write a scene, the Gaussians that phrases select, or all but those, as a file that viewers of Gaussian splats open."""
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run, as ns-train wrote it: its folder, its config.yml, or its scene, for the newest of its runs."""
@@ -44,14 +48,20 @@ class Export:
     """Leave out selected Gaussians of less opacity; 0: none."""
     least_share: float = 0.1
     """Leave out selected parts that are apart from the heaviest part and weigh less than this share of it; 0: none."""
-    coordinates: Literal["run", "data"] = "run"
-    """run: as ns-export gaussian-splat writes; data: those of the scene's own cameras, COLMAP's say."""
+    crop: bool = False
+    """Leave out what fewer than two training photos show, as vlmgs share does."""
+    drop_floaters: bool = False
+    """Leave out what hangs apart from the rest: faint Gaussians, and parts that weigh little."""
+    coordinates: Literal["run", "data", "viewer"] = "run"
+    """run: as ns-export gaussian-splat writes; data: those of the scene's own cameras, COLMAP's say; viewer: y up, the origin
+    where the photos look."""
+    format: Literal["ply", "compressed.ply", "spz", "splat", "html"] = "ply"
+    """compressed.ply (PlayCanvas, SuperSplat) is a quarter of the size, spz a tenth; both need gsply. splat has no harmonics.
+    html is the page of vlmgs share."""
     out: Path | None = None
-    """Folder for the files; by default exports in the run's folder. Files of the same name are replaced."""
+    """Folder for the file; by default exports in the run's folder. A file of the same name is replaced."""
     features: bool = False
-    """Write a .safetensors beside the .ply: each Gaussian's CLIP feature, relevancy and phrase."""
-    compressed: bool = False
-    """Write a .compressed.ply beside it too, a quarter of the size, as PlayCanvas and SuperSplat read it (pip install gsply)."""
+    """Write a .safetensors beside it: each Gaussian's CLIP feature, relevancy and phrase."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print one JSON object about the result to the standard output, and nothing else there."""
 
@@ -98,8 +108,13 @@ class Export:
         for flag, value in (("--least-opacity", self.least_opacity), ("--least-share", self.least_share)):
             if not 0 <= value <= 1:
                 raise InputError(f"{flag} {value:g} is out of range; give a number from 0 to 1, or leave it out")
-        if self.compressed and importlib.util.find_spec("gsply") is None:
-            raise InputError("--compressed needs gsply, which is not installed here: pip install gsply, or leave the flag out")
+        if self.format in NEED_GSPLY and importlib.util.find_spec("gsply") is None:
+            raise InputError(
+                f"--format {self.format} needs gsply, which is not installed here: pip install gsply, or take another"
+            )
+        for flag, given in (("--coordinates", self.coordinates != "run"), ("--features", self.features)):
+            if given and self.format == "html":
+                raise InputError(f"{flag} says nothing about a page, which is upright by itself; leave it or --format html out")
         return query
 
     def _search(self, run: OpenRun, query: words.Query) -> Found | None:
@@ -139,7 +154,8 @@ class Export:
         """Write the files, all or none, and return what to say about them."""
         import torch
 
-        from vlmgs_ns.splats.ply import in_data_coordinates, write_compressed_ply, write_ply
+        from vlmgs_ns.pages.share import share_page
+        from vlmgs_ns.splats.formats import WRITERS
         from vlmgs_ns.system.atomic import replacing
         from vlmgs_ns.system.errors import InputError
         from vlmgs_ns.words.feature_export import write_features
@@ -149,35 +165,39 @@ class Export:
         wanted: Tensor = torch.ones(len(gaussians), dtype=torch.bool)
         if found is not None and query.phrases:
             wanted = ~found.mask if self.invert else found.mask
-        chosen = torch.nonzero(wanted & gaussians.drawn())[:, 0]
+        drawn = wanted & gaussians.drawn()
+        kept = drawn & self._kept(run)
+        chosen = torch.nonzero(kept)[:, 0]
+        if drawn.any() and not kept.any():
+            raise InputError("nothing is left to export by --crop and --drop-floaters; leave one of them out")
         if len(chosen) == 0:
             raise InputError(
                 "nothing is left to export: the phrases select every Gaussian that can be seen; take a higher --threshold"
                 if self.invert
                 else f"{run.folder} has no Gaussian that can be seen; train it for longer"
             )
-        written = gaussians[chosen]
-        if self.coordinates == "data":
-            written = in_data_coordinates(written, run.folder / "dataparser_transforms.json")
+        page = share_page(run, among=kept) if self.format == "html" else None
+        written = self._moved(gaussians[chosen], run)
 
         folder.mkdir(parents=True, exist_ok=True)
         stem = ("without-" if self.invert else "") + words.file_stem(query.phrases) if query.phrases else "scene"
-        ply, features, small = (folder / f"{stem}{suffix}" for suffix in (".ply", ".safetensors", ".compressed.ply"))
+        file, features = folder / f"{stem}.{self.format}", folder / f"{stem}.safetensors"
         with contextlib.ExitStack() as files:
-            write_ply(files.enter_context(replacing(ply)), written)
-            if self.compressed:
-                write_compressed_ply(files.enter_context(replacing(small)), written)
+            partial = files.enter_context(replacing(file))
+            if page is None:
+                WRITERS[self.format](partial, written)
+            else:
+                partial.write_bytes(page.content)
             if found is not None and self.features:
                 assert model.semantics is not None
                 beside = files.enter_context(replacing(features))
                 write_features(beside, model.semantics, model.means.detach(), chosen, query.phrases, query.negatives, found)
         return {
-            "ply": str(ply),
+            "file": str(file),
             "features": str(features) if self.features else None,
-            "compressed": str(small) if self.compressed else None,
-            "gaussians": len(chosen),
+            "gaussians": page.gaussians if page else len(chosen),
             "of": len(gaussians),
-            "bytes": ply.stat().st_size,
+            "bytes": file.stat().st_size,
             "coordinates": self.coordinates,
             "inverted": self.invert,
             "phrases": {} if found is None else _figures(query.phrases, found),
@@ -185,9 +205,37 @@ class Export:
             "dropped": {
                 "faint": 0 if found is None else found.faint,
                 "apart": 0 if found is None else found.apart,
-                "invisible": int(wanted.sum()) - len(chosen),
+                "invisible": int((wanted & ~drawn).sum()),
+                "floating": int((drawn & ~kept).sum()),
             },
         }
+
+    def _kept(self, run: OpenRun) -> Tensor:  # [N] bool
+        """Return which Gaussians --crop and --drop-floaters leave."""
+        import torch
+
+        from vlmgs_ns.pages.viewpoints import training_views
+        from vlmgs_ns.semantics.visibility import visibility
+        from vlmgs_ns.splats.connect import Neighbours
+        from vlmgs_ns.words.clean import without_floaters
+
+        splats = run.model.splats()
+        kept = torch.ones(len(splats), dtype=torch.bool)
+        if self.crop:
+            kept &= visibility(splats, [run.model.pinhole(view.camera) for view in training_views(run)]).photographed
+        if self.drop_floaters:
+            kept &= without_floaters(splats, Neighbours(splats))
+        return kept
+
+    def _moved(self, gaussians: Gaussians, run: OpenRun) -> Gaussians:
+        """Return the Gaussians in the coordinates that are wanted."""
+        from vlmgs_ns.splats.coordinates import in_data_coordinates, in_viewer_coordinates
+
+        if self.coordinates == "data":
+            return in_data_coordinates(gaussians, run.folder / "dataparser_transforms.json")
+        if self.coordinates == "viewer":
+            return in_viewer_coordinates(gaussians, run.pipeline.datamanager.train_dataset.cameras.camera_to_worlds)
+        return gaussians
 
     def _print(self, result: dict[str, Any]) -> None:
         from vlmgs_ns.system.progress import say
@@ -199,13 +247,16 @@ class Export:
         dropped = result["dropped"]
         if dropped["faint"] or dropped["apart"]:
             say(f"Left out of the selection: {dropped['faint']:,} for their opacity, {dropped['apart']:,} apart from the rest")
+        if dropped["floating"]:
+            say(f"Left out of the rest: {dropped['floating']:,} that float about")
         size = result["bytes"] / 1e6
-        say(f"Wrote {result['ply']}: {result['gaussians']:,} of {result['of']:,} Gaussians, {size:.1f} MB")
+        say(f"Wrote {result['file']}: {result['gaussians']:,} of {result['of']:,} Gaussians, {size:.1f} MB")
         if result["features"]:
             say(f"Wrote {result['features']}: their features, relevancy and phrases")
-        if result["compressed"]:
-            say(f"Wrote {result['compressed']}: the same, {Path(result['compressed']).stat().st_size / 1e6:.1f} MB")
-        say("Open the .ply in any viewer of Gaussian splats; https://superspl.at/editor takes it dropped on the page.")
+        if self.format == "html":
+            say("Open it in a browser.")
+        else:
+            say("Open it in any viewer of Gaussian splats; https://superspl.at/editor takes it dropped on the page.")
         if result["phrases"]:
             more, less = ("goes", "stays") if self.invert else ("comes along", "is missing")
             say(f"If too much {more}: name it with --negative, or raise --threshold. If a part {less}: lower --threshold.")

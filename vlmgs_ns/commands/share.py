@@ -39,13 +39,14 @@ class Share:
         phrases, config = parse_prompt(self.prompt), find_config(self.run_folder)
         out = (self.out or config.parent / "scene.html").absolute()
         from vlmgs_ns.pages.report import check_output
-        from vlmgs_ns.pages.share import write_share
+        from vlmgs_ns.pages.share import share_page
         from vlmgs_ns.system.progress import say
         from vlmgs_ns.system.text import format_size
 
         check_output(out)
         run = open_run(config)
-        shared = write_share(run, out, phrases, self.sh, int(self.max_mb * 1e6))
+        shared = share_page(run, phrases, self.sh, int(self.max_mb * 1e6))
+        shared.write(out)
         if shared.phrases and run.caution:
             say(run.caution)
         say(

@@ -31,7 +31,8 @@ from vlmgs_ns.method.photo_views import PhotoViews
 from vlmgs_ns.method.pipeline import VlmFastGSPipelineConfig
 from vlmgs_ns.method.ply_frame import choose_frame
 from vlmgs_ns.method.terminal import TrainingLine, ending, hushed
-from vlmgs_ns.splats.ply import moved, read_ply
+from vlmgs_ns.splats.coordinates import moved
+from vlmgs_ns.splats.ply import read_ply
 from vlmgs_ns.system.atomic import replacing, sweep
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import say

@@ -17,7 +17,7 @@ from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.method.trainer import VlmFastGSTrainer, VlmFastGSTrainerConfig
 from vlmgs_ns.pages.held_out import held_out
 from vlmgs_ns.pages.report import VIEWS_SHOWN, DemoResults, write_report
-from vlmgs_ns.pages.share import write_share
+from vlmgs_ns.pages.share import share_page
 from vlmgs_ns.pages.turntable import write_turntable
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.progress import say
@@ -86,7 +86,7 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
     film = (out / "turntable.mp4").read_bytes()
     results = DemoResults(TITLE, INTRO, trained, before, seeds, film, beside=out)
     commands = write_report(run, out / "index.html", demo=results)
-    write_share(run, out / "scene.html")
+    share_page(run).write(out / "scene.html")
     with replacing(out / "metrics.json") as partial:
         report = {**metrics, "settings": settings, "config": str(run.config)}
         partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -24,9 +24,9 @@ from vlmgs_ns.pages.embed import embed
 from vlmgs_ns.pages.gallery import phrases_of
 from vlmgs_ns.pages.held_out import evenly_spaced, to_bytes
 from vlmgs_ns.pages.page import render
-from vlmgs_ns.pages.viewpoints import photo_views
+from vlmgs_ns.pages.viewpoints import photo_views, training_views
 from vlmgs_ns.rasterize import rasterization
-from vlmgs_ns.semantics.blend import shown
+from vlmgs_ns.semantics.visibility import visibility
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.orbit import nearest_to_lines
 from vlmgs_ns.splats.ply import Gaussians
@@ -39,29 +39,34 @@ from vlmgs_ns.words.query import THRESHOLD, Query
 from vlmgs_ns.words.question import Survey, ask
 
 MOST_BYTES = 15_000_000
-MOST_VIEWPOINTS = 100
-"""Training photos, evenly spaced, of which the page has the viewpoint, and by which it is judged what photos show."""
 MOST_PHOTOS = 6
 """Held-out photos, evenly spaced, that the page carries."""
-LEAST_WEIGHT, LEAST_PHOTOS = 0.1, 2
-"""A Gaussian is left out unless this many of those training photos show it, with this blending weight in pixels and its centre
-in the picture. What only the rim of photos shows, or nothing, floats about when one looks from elsewhere."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What a page carries."""
+    """A page, and what it carries."""
 
+    content: bytes
+    """The file, UTF-8."""
     gaussians: int
     of: int
     """Gaussians of the run."""
     degree: int
     """Degree of the harmonics."""
     phrases: tuple[str, ...]
-    size: int
-    """Bytes of the file."""
     psnr: float
     """In dB, of the Gaussians that the page carries against all of them as they were trained, at the photos' viewpoints."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.content)
+
+    def write(self, out: Path) -> None:
+        """Write the file, whole or not at all; one that exists is replaced. Raises an OSError."""
+        with replacing(out) as partial:
+            partial.write_bytes(self.content)
 
 
 @dataclass(frozen=True)
@@ -75,40 +80,33 @@ class Words:
     """Around each thing, as ``vlmgs query`` measures it: corners in the scene, and size in the data's units."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What the training photos show of the Gaussians."""
-
-    weight: Tensor  # [N] blending weight over all photos, in pixels
-    photos: Tensor  # [N] photos that show it
-    fullest: int
-    """The camera that shows the most Gaussians."""
-
-
-def write_share(run: OpenRun, out: Path, phrases: Sequence[str] = (), degree: int = 3, most_bytes: int = MOST_BYTES) -> Shared:
-    """Write a run's scene as a page, whole or not at all.
+def share_page(
+    run: OpenRun,
+    phrases: Sequence[str] = (),
+    degree: int = 3,
+    most_bytes: int = MOST_BYTES,
+    among: Tensor | None = None,  # [N] bool
+) -> Shared:
+    """Return a run's scene as a page.
 
     Args:
         run: with its checkpoint loaded.
-        out: file to write; one that exists is replaced.
         phrases: to find in it; by default the run's own, or some of its scene's labels.
         degree: of the harmonics, at most.
         most_bytes: the page takes. Harmonics are left out first, then the Gaussians that photos show least.
+        among: the Gaussians that may be in it; by default all.
 
     Raises:
         InputError: photos see no Gaussian, the page is larger even without any, or phrases are given for a run that cannot be
             searched.
-        OSError: the file cannot be written.
     """
     words = _words(run, phrases)
     phrases = words.phrases if words else []
-    model, training = run.model, run.pipeline.datamanager.train_dataset
-    places = evenly_spaced(len(training), MOST_VIEWPOINTS)
-    names = [training.image_filenames[k].name for k in places]
-    cameras = [model.pinhole(training.cameras[k : k + 1]) for k in places]
-    seen = _seen(run, cameras)
+    model, training = run.model, training_views(run)
+    cameras = [model.pinhole(view.camera) for view in training]
+    seen = visibility(model.splats(), cameras)
     every = model.gaussians()
-    kept = torch.nonzero((seen.photos >= min(LEAST_PHOTOS, len(cameras))) & every.drawn())[:, 0]
+    kept = torch.nonzero(seen.photographed & every.drawn() & (True if among is None else among))[:, 0]
     if len(kept) == 0:
         raise InputError(f"the photos of {run.folder} see no Gaussian; train it for longer")
 
@@ -119,7 +117,7 @@ def write_share(run: OpenRun, out: Path, phrases: Sequence[str] = (), degree: in
     held = list(_held_out(run))
     scene = {
         "views": [
-            *(_view(name, camera, focus, unit) for name, camera in zip(names, cameras, strict=True)),
+            *(_view(view.name, camera, focus, unit) for view, camera in zip(training, cameras, strict=True)),
             *({**_view(name, camera, focus, unit), "held": True, "photo": photo} for name, camera, photo in held),
         ],
         "start": seen.fullest, "up": torch.nn.functional.normalize(-axes[:, 1].mean(dim=0), dim=0).tolist(), "unit": unit,
@@ -156,13 +154,10 @@ def write_share(run: OpenRun, out: Path, phrases: Sequence[str] = (), degree: in
                 raise InputError(f"the page takes {empty / 1e6:.2f} MB without its Gaussians; give more than that, --max-mb")
             kept = kept[seen.weight[kept].argsort(descending=True)[:count]]
         content, quantised = page(kept, degree)
-    with replacing(out) as partial:
-        partial.write_bytes(content)
-
     judges = [camera for _, camera, _ in held] or cameras[:MOST_PHOTOS]
     pictures = [[_picture(some, one, model.config.rasterize_mode) for some in (every, restored(quantised))] for one in judges]
     error = sum(float((full - small).square().mean()) for full, small in pictures) / len(pictures)
-    return Shared(len(kept), len(every), degree, tuple(phrases), len(content), -10 * math.log10(max(error, 1e-10)))
+    return Shared(content, len(kept), len(every), degree, tuple(phrases), -10 * math.log10(max(error, 1e-10)))
 
 
 def _words(run: OpenRun, phrases: Sequence[str]) -> Words | None:
@@ -196,21 +191,6 @@ def _found(run: OpenRun, phrases: Sequence[str]) -> Words:
     tie, levels = int(THRESHOLD * 255), (found.relevancy * 255).long()
     levels = torch.where(found.masks, levels.clamp(tie + 1, 255), levels.clamp(0, tie))
     return Words(list(phrases), levels.to(torch.uint8).numpy(), boxes)
-
-
-def _seen(run: OpenRun, cameras: Sequence[Pinhole]) -> Seen:
-    splats = run.model.splats()
-    weight, photos, counts = torch.zeros(len(splats)), torch.zeros(len(splats), dtype=torch.int64), []
-    with bar("Looking at what photos show", len(cameras)) as report:
-        for number, camera in enumerate(cameras, start=1):
-            white = torch.ones(camera.height, camera.width, 1)
-            mine = shown(splats, camera, white, min_opacity=0.0, min_radius=0.0)[:, 0]
-            there = ((mine >= LEAST_WEIGHT) & camera.shows(splats.means)).cpu()
-            weight += mine.cpu()
-            photos += there
-            counts.append(int(there.sum()))
-            report(number)
-    return Seen(weight, photos, int(np.argmax(counts)))
 
 
 def _held_out(run: OpenRun) -> Iterator[tuple[str, Pinhole, str]]:

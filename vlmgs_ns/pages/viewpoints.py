@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vlmgs_ns.method.finished_run import OpenRun
+from vlmgs_ns.pages.held_out import evenly_spaced
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.json_text import parse_json
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 HANDFUL = 12
 """Held-out photos to look from where none are chosen."""
+MOST_TRAINING_VIEWS = 100
+"""Training photos by which it is judged what photos show."""
 FPS = 24.0
 """Frames per second of a camera path that gives neither seconds nor a rate, as in nerfstudio's viewer."""
 _MOST_SECONDS = 24 * 3600.0
@@ -122,6 +125,13 @@ def photo_views(run: OpenRun, split: Split | None, names: Sequence[str], field: 
     photos = list(cameras)
     called = names_of(photos)
     return [View(called[k], cameras[photos[k]]) for k in choose(photos, held_out, split, names, field)]
+
+
+def training_views(run: OpenRun) -> list[View]:
+    """Return the cameras of training photos, evenly spaced, named as their files."""
+    training = run.pipeline.datamanager.train_dataset
+    chosen = evenly_spaced(len(training), MOST_TRAINING_VIEWS)
+    return [View(training.image_filenames[k].name, training.cameras[k : k + 1]) for k in chosen]
 
 
 def read_camera_path(path: Path) -> CameraPath:

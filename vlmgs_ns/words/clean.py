@@ -63,3 +63,13 @@ def cleaned(
     kept = torch.zeros_like(opaque)
     kept[opaque] = heavy[labels[opaque]]
     return Cleaned(kept, int((mask & ~opaque).sum()), int((opaque & ~kept).sum()))
+
+
+@torch.no_grad()
+def without_floaters(
+    splats: Splats,
+    neighbours: Neighbours,
+) -> Tensor:  # [N] bool
+    """Return which Gaussians of a scene are no floaters: what `cleaned` keeps of all, and the faint ones connected to that."""
+    every = torch.ones(len(splats), dtype=torch.bool)
+    return neighbours.grow(cleaned(every, splats, neighbours).mask, splats.opacities.cpu() < LEAST_OPACITY)
