@@ -66,7 +66,7 @@ class Page(HTMLParser):
             self.images.append(values)
         if tag == "section":
             self._section = values["id"] or ""
-        self._style = tag == "style"
+        self._style = tag in ("style", "script")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "section":
@@ -126,5 +126,5 @@ class Opened:
         self.page.wait_for_function("[...document.images].every(image => image.complete)")
 
     def elsewhere(self) -> list[str]:
-        """Requests but for the file itself and what is inside it."""
-        return [url for url in self.requests[1:] if not url.startswith("data:")]
+        """Requests but for the file itself and what is inside it or made by it."""
+        return [url for url in self.requests[1:] if not url.startswith(("data:", "blob:"))]

@@ -131,9 +131,6 @@ class Shown(Opened):
         colour = re.findall(r"\d+", self.page.evaluate("getComputedStyle(document.body).backgroundColor"))
         return torch.tensor([float(value) for value in colour[:3]]) / 255
 
-    def elsewhere(self) -> list[str]:
-        return [url for url in super().elsewhere() if not url.startswith("blob:")]
-
     def click(self, place: tuple[float, float]) -> str:
         """Click at a place in pixels of the photo; what the page answers."""
         self.page.mouse.click(place[0] * ZOOM, place[1] * ZOOM)

@@ -23,7 +23,8 @@ class RenderReport:
     """Phrases to search the scene for: "red ball; wooden table". By default the run's own, or some of the scene's
     labels."""
     turntable_seconds: float = 4.0
-    """Length of the video of one turn, where the photos surround the scene; 0: no video."""
+    """Length of the video of one turn, for browsers without WebGL2 or JavaScript, where the photos surround the scene; 0: no
+    video."""
 
     def run(self) -> None:
         """Write it; what cannot work is refused before anything is rendered."""

@@ -22,6 +22,7 @@ from vlmgs_ns.pages.next_commands import next_commands
 from vlmgs_ns.pages.page import render
 from vlmgs_ns.pages.rounds import PHASES, pictures_on_page
 from vlmgs_ns.pages.settings import settings_of
+from vlmgs_ns.pages.share import Shared, share_page
 from vlmgs_ns.pages.turntable import turntable
 from vlmgs_ns.splats.orbit import surrounds
 from vlmgs_ns.system.atomic import replacing
@@ -29,6 +30,8 @@ from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import say
 from vlmgs_ns.words.query import THRESHOLD
 
+SCENE_BYTES = 4_000_000
+"""Most bytes of the scene inside a report; `vlmgs share` takes more."""
 VIEWS_SHOWN = 6
 """Most held-out views with pictures."""
 
@@ -47,6 +50,8 @@ class DemoResults:
     gaussians_before: int
     turntable: bytes
     """An mp4."""
+    scene: Shared
+    """The page to turn the scene in."""
     beside: Path
     """The folder where commands to go on with write."""
 
@@ -78,7 +83,7 @@ def write_report(
         run: with its checkpoint loaded.
         out: file to write; one that exists is replaced.
         phrases: to search the scene for; by default the run's own, or some of its scene's labels.
-        turntable_seconds: length of a video around a scene whose photos surround it; 0: none.
+        turntable_seconds: length of a video around a scene whose photos surround it, for browsers that cannot draw it; 0: none.
         demo: results of the demo that has just trained the run, so that nothing is rendered twice.
 
     Returns:
@@ -95,6 +100,7 @@ def write_report(
     trained = demo.trained if demo else held_out(run.pipeline, VIEWS_SHOWN)
     finds, source, lacking = _search(run, phrases)
     costs = costs_of(run.folder, run.data, curves, rounds)
+    scene = demo.scene if demo else _scene(run, phrases)
     film = demo.turntable if demo else _film(run, turntable_seconds)
 
     settings = config.pipeline.model
@@ -108,6 +114,7 @@ def write_report(
         intro=demo.intro if demo else "",
         iterations=iterations,
         planned=planned,
+        scene=scene.content.decode() if scene else "",
         film=data_uri("video/mp4", film) if film else "",
         tiles=_tiles(run, trained, costs, demo),
         summary=_summary(run, config.method_name, iterations, machine),
@@ -184,6 +191,14 @@ def _search(run: OpenRun, phrases: Sequence[str]) -> tuple[list[Find], str, tupl
 
 def _in_words(value: Any) -> str:
     return {True: "yes", False: "no", None: "none"}[value] if isinstance(value, bool | None) else str(value)
+
+
+def _scene(run: OpenRun, phrases: Sequence[str]) -> Shared | None:
+    try:
+        return share_page(run, phrases, most_bytes=SCENE_BYTES)
+    except InputError as error:  # the rest of the page is none the worse
+        say(f"Without the scene to turn: {str(error).removeprefix('Error: ')}")
+        return None
 
 
 def _film(run: OpenRun, seconds: float) -> bytes | None:

@@ -3,8 +3,10 @@
 const BLUR = 0.3; // pixels² of a photo, as in training
 const FRAME_MS = 33; // resolution falls while the scene moves where a frame takes longer
 const element = (id) => document.getElementById(id);
+const embedded = parent !== self; // in another page, such as a report
 
 async function start() {
+  document.body.classList.toggle("embedded", embedded);
   const scene = JSON.parse(element("scene").textContent);
   const gaussians = decode(await inflated("gaussians"), scene.gaussians), { count } = scene.gaussians;
   const relevancies = scene.phrases.length ? await inflated("relevancies") : new Uint8Array();
@@ -238,6 +240,7 @@ async function start() {
     goTo(camera.towards(point, 0.4));
   };
   canvas.addEventListener("wheel", (event) => {
+    if (embedded && document.activeElement !== canvas) return; // the wheel is the outer page's until one clicks
     event.preventDefault();
     camera.zoom(Math.exp(Math.max(-1, Math.min(1, event.deltaY / 400))));
     leave();
