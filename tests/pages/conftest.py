@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -108,6 +109,14 @@ def browser() -> Any:
         running.close()
 
 
+def eventually(page: Any, expression: str) -> None:
+    """Wait until an expression of JavaScript is true, in pages too that forbid themselves `eval`."""
+    deadline = time.monotonic() + 30
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        page.wait_for_timeout(50)
+
+
 class Opened:
     """A page in the browser, and what it asked for and complained about."""
 
@@ -123,7 +132,7 @@ class Opened:
 
     def wait(self) -> None:
         """Wait until everything is drawn."""
-        self.page.wait_for_function("[...document.images].every(image => image.complete)")
+        eventually(self.page, "[...document.images].every(image => image.complete)")
 
     def elsewhere(self) -> list[str]:
         """Requests but for the file itself and what is inside it or made by it."""

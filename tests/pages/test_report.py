@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shlex
 import shutil
 import stat
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pages.conftest import PHRASES, Demo, Opened, Page, read
+from tests.pages.conftest import PHRASES, Demo, Opened, Page, eventually, read
 from vlmgs_ns.commands.render_report import RenderReport
 from vlmgs_ns.pages.curves import read_curves
 from vlmgs_ns.pages.report import write_report
@@ -57,7 +58,7 @@ def test_the_scene_turns_inside_the_page_and_leaves_it_its_wheel_and_keys(browse
     x, y, w, h = page.locator("#viewer").bounding_box().values()
     page.mouse.move(x + w / 4, y + h / 2)
     page.mouse.wheel(0, 120)
-    page.wait_for_function("scrollY > 0")
+    eventually(page, "scrollY > 0")
     assert viewer.locator("#viewpoint").input_value() != ""  # it has not moved
     page.evaluate("scrollTo({top: 0, behavior: 'instant'})")
     page.mouse.down()
@@ -80,7 +81,57 @@ def test_where_the_scene_cannot_be_drawn_the_turntable_is_shown(browser: Any, de
     page.goto(demo.page.as_uri())
     assert page.locator("video").is_visible() and page.locator("#viewer").is_hidden()
     if without == "WebGL2":
-        page.wait_for_function("document.querySelector('video').readyState >= 2")
+        eventually(page, "document.querySelector('video').readyState >= 2")
+    context.close()
+
+
+def seen(part: Any) -> np.ndarray:
+    """The pixels of a part of a page, as 40 by 30."""
+    return np.asarray(Image.open(io.BytesIO(part.screenshot())).convert("RGB").resize((40, 30)), float)
+
+
+@pytest.mark.browser
+def test_pictures_are_compared_and_enlarged_curves_read_and_commands_copied(browser: Any, demo: Demo) -> None:
+    context = browser.new_context(viewport={"width": 1000, "height": 800}, permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(demo.page.as_uri())
+    row = page.locator("#views .row").first
+    photo, render, slider = row.locator("[data-kind=photo]"), row.locator("[data-kind=trained]"), row.locator("input")
+    plain, truth = seen(render), seen(photo)
+    assert np.abs(plain - truth).mean() > 3
+    slider.fill("50")
+    half = seen(render)
+    assert np.abs(half[:, :19] - truth[:, :19]).mean() < 2 and np.abs(half[:, 21:] - plain[:, 21:]).mean() < 0.5
+    dialog = page.locator("dialog")
+    render.click()
+    assert dialog.is_visible() and dialog.locator("img").first.bounding_box()["width"] > 700
+    assert dialog.locator("input").input_value() == "50"
+    dialog.locator("input").fill("0")
+    assert np.abs(seen(dialog.locator("img").first) - plain).mean() < 3
+    page.keyboard.press("Escape")
+    assert dialog.is_hidden() and slider.input_value() == "50"
+    photo.press("Enter")
+    dialog.get_by_role("button", name="Close").click()
+    assert dialog.is_hidden()
+
+    figure, curve = page.locator("figure.chart").first, read_curves(demo.run.folder)["Train Loss"]
+    figure.scroll_into_view_if_needed()
+    svg, number = figure.locator("svg"), figure.locator(".keys b").first
+    x, y, width, height = svg.bounding_box().values()
+    left, right = 62 / 560 * width, (560 - 16) / 560 * width  # the axes
+    for k in (0, 3):
+        page.mouse.move(x + left + (right - left) * curve.steps[k] / curve.steps[-1], y + height / 2)
+        assert number.inner_text() == f"{curve.values[k]:,.4f}"
+        assert figure.locator("figcaption").inner_text() == f"Loss at iteration {curve.steps[k]}"
+    page.mouse.move(0, 0)
+    assert number.inner_text() == f"{curve.values[-1]:,.4f}" and figure.locator("figcaption").inner_text() == "Loss"
+
+    command = page.locator(".commands code").first
+    command.get_by_role("button").click()
+    command.get_by_text("Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == f"ns-viewer --load-config {shlex.quote(str(demo.run.config))}" + (
+        " --viewer.websocket-host 127.0.0.1"
+    )
     context.close()
 
 

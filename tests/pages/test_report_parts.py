@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
@@ -94,6 +95,14 @@ def test_a_line_goes_where_its_values_are() -> None:
     assert y0 > y1 > y2 and y0 - y1 == pytest.approx(y1 - y2, abs=0.11)  # up is less
     logarithmic = points(plot(Chart("T", [Line("a", curve(0.01, 0.1, 1))], "u", logarithmic=True)), "line-0")
     assert logarithmic[0][1] - logarithmic[1][1] == pytest.approx(logarithmic[1][1] - logarithmic[2][1], abs=0.11)
+
+
+def test_the_points_of_a_line_are_in_the_page_with_their_values() -> None:
+    """In the order of the drawn path, so that a place on it has its value."""
+    made = plot(Chart('"T"', [Line("a", curve(0, 5.5, 10)), Line("b", curve(*range(300)), noisy=True)], "u", digits=1))
+    first, second = json.loads(html.unescape(re.findall('data-curves="([^"]*)"', made)[0]))
+    assert first == {"steps": ["0", "10", "20"], "values": ["0.0", "5.5", "10.0"]} and len(points(made, "line-0")) == 3
+    assert len(second["values"]) == len(points(made, "line-1")) == 60 and second["values"][:2] == ["2.0", "7.0"]
 
 
 def test_a_chart_names_its_axes_values_and_marks() -> None:

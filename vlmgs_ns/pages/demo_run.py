@@ -84,10 +84,10 @@ def run_demo(out: Path, scene: SceneSettings, iterations: int, turntable_seconds
     write_turntable(trainer.pipeline, out / "turntable.mp4", turntable_seconds)
     run = OpenRun(folder / "config.yml", trainer.pipeline.eval())
     film = (out / "turntable.mp4").read_bytes()
-    scene = share_page(run)
-    results = DemoResults(TITLE, INTRO, trained, before, seeds, film, scene, beside=out)
+    page = share_page(run)
+    results = DemoResults(TITLE, INTRO, trained, before, seeds, film, page, beside=out)
     commands = write_report(run, out / "index.html", demo=results)
-    scene.write(out / "scene.html")
+    page.write(out / "scene.html")
     with replacing(out / "metrics.json") as partial:
         report = {**metrics, "settings": settings, "config": str(run.config)}
         partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

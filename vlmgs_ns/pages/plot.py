@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup, escape
 
 from vlmgs_ns.pages.curves import Curve
@@ -16,6 +18,8 @@ from vlmgs_ns.pages.held_out import evenly_spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+FloatArray = npt.NDArray[np.float64]
 
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 34, 52
@@ -51,6 +55,14 @@ class Line:
     def smoothed(self) -> bool:
         """Whether there are values enough for means over stretches."""
         return self.noisy and len(self.curve) > 2 * WINDOWS
+
+    def drawn(self) -> tuple[FloatArray, FloatArray]:
+        """Return the steps and values of the points that are drawn, at most ``POINTS``: means over stretches of a noisy curve."""
+        steps, values = np.array(self.curve.steps, float), np.array(self.curve.values, float)
+        if self.smoothed:
+            steps, values = (np.array([part.mean() for part in np.array_split(all_, WINDOWS)]) for all_ in (steps, values))
+        few = evenly_spaced(len(steps), POINTS)
+        return steps[few], values[few]
 
     @property
     def last(self) -> float:
@@ -91,6 +103,14 @@ class Chart:
         last = (f"{line.label} {line.last:,.{self.digits}f} at iteration {line.curve.steps[-1]:,}" for line in self.lines)
         return f"{self.title} over iterations: {'; '.join(last)}"
 
+    def curves(self) -> str:
+        """Return the points of each line as JSON: steps and values in words, for a script that shows those at the pointer."""
+        written = [
+            {"steps": [f"{step:,.0f}" for step in steps], "values": [f"{value:,.{self.digits}f}" for value in values]}
+            for steps, values in (line.drawn() for line in self.lines)
+        ]
+        return json.dumps(written)
+
     def rows(self, line: Line) -> list[tuple[str, str]]:
         """Return steps and values of a line for a table, evenly spaced, at most ``ROWS``."""
         chosen = evenly_spaced(len(line.curve), ROWS)
@@ -125,7 +145,7 @@ def plot(chart: Chart) -> Markup:
         figure.text(1 - RIGHT / WIDTH, 6 / HEIGHT, "iteration", horizontalalignment="right")
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    return _inline(buffer.getvalue(), chart.description)
+    return _inline(buffer.getvalue(), chart)
 
 
 def _draw(axes: Axes, chart: Chart) -> None:
@@ -157,21 +177,20 @@ def _draw(axes: Axes, chart: Chart) -> None:
 
 
 def _draw_line(axes: Axes, line: Line, colour: str, number: int) -> None:
-    steps, values = np.array(line.curve.steps, float), np.array(line.curve.values, float)
     if line.smoothed:
-        few = evenly_spaced(len(steps), POINTS)
-        axes.plot(steps[few], values[few], color=colour, alpha=0.3, linewidth=1, gid=f"pale-{number}")
-        steps, values = (np.array([part.mean() for part in np.array_split(all_, WINDOWS)]) for all_ in (steps, values))
-    few = evenly_spaced(len(steps), POINTS)
+        few = evenly_spaced(len(line.curve), POINTS)
+        pale = [np.array(part, float)[few] for part in (line.curve.steps, line.curve.values)]
+        axes.plot(*pale, color=colour, alpha=0.3, linewidth=1, gid=f"pale-{number}")
+    steps, values = line.drawn()
     marker = "o" if line.dots or len(steps) == 1 else None
-    axes.plot(steps[few], values[few], color=colour, marker=marker, markersize=6, markerfacecolor=_PAPER, gid=f"line-{number}")
+    axes.plot(steps, values, color=colour, marker=marker, markersize=6, markerfacecolor=_PAPER, gid=f"line-{number}")
 
 
-def _inline(text: str, description: str) -> Markup:
+def _inline(text: str, chart: Chart) -> Markup:
     """Return matplotlib's document as an element of a page: no addresses, no identifiers but those of its own markers."""
     body = text[text.index("<svg") :].partition(">")[2]
     body = re.sub(r' id="(?!m[0-9a-f]{10}")([^"]+)"', r' class="\1"', body)
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, f"var({variable})")
-    label = escape(description)
-    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{body.strip()}')
+    label, curves = escape(chart.description), escape(chart.curves())
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" data-curves="{curves}">{body.strip()}')
