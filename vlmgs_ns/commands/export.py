@@ -53,8 +53,8 @@ class Export:
     drop_floaters: bool = False
     """Leave out what hangs apart from the rest: faint Gaussians, and parts that weigh little."""
     coordinates: Literal["run", "data", "viewer"] = "run"
-    """run: as ns-export gaussian-splat writes; data: those of the scene's own cameras, COLMAP's say; viewer: y up, the origin
-    where the photos look."""
+    """run: as ns-export gaussian-splat writes; data: those of the scene's own cameras, COLMAP's say; viewer: y up, as
+    viewers made with three.js take it, the origin where the photos look."""
     format: Literal["ply", "compressed.ply", "spz", "splat", "html"] = "ply"
     """compressed.ply (PlayCanvas, SuperSplat) is a quarter of the size, spz a tenth; both need gsply. splat has no harmonics.
     html is the page of vlmgs share."""
@@ -255,6 +255,8 @@ class Export:
             say(f"Wrote {result['features']}: their features, relevancy and phrases")
         if self.format == "html":
             say("Open it in a browser.")
+        elif self.coordinates == "viewer":
+            say("Open it in a viewer that takes y for up, such as Spark; SuperSplat takes it for down.")
         else:
             say("Open it in any viewer of Gaussian splats; https://superspl.at/editor takes it dropped on the page.")
         if result["phrases"]:
