@@ -56,7 +56,7 @@ class Export:
     """run: as ns-export gaussian-splat writes; data: those of the scene's own cameras, COLMAP's say; viewer: y up, as
     viewers made with three.js take it, the origin where the photos look."""
     format: Literal["ply", "compressed.ply", "spz", "splat", "html"] = "ply"
-    """compressed.ply (PlayCanvas, SuperSplat) is a quarter of the size, spz a tenth; both need gsply. splat has no harmonics.
+    """compressed.ply (PlayCanvas, SuperSplat) is a quarter of the size, spz a seventh; both need gsply. splat has no harmonics.
     html is the page of vlmgs share."""
     out: Path | None = None
     """Folder for the file; by default exports in the run's folder. A file of the same name is replaced."""

@@ -41,7 +41,7 @@ def write_compressed_ply(path: Path, gaussians: Gaussians) -> None:
 
 
 def write_spz(path: Path, gaussians: Gaussians) -> None:
-    """Write Niantic's .spz, version 3, through gsply: about a tenth of the size. Its readers take y for up.
+    """Write Niantic's .spz, version 3, through gsply: about a seventh of the size. Its readers take y for up.
 
     Centres are on a grid of 24 bits an axis, as fine as their extent allows.
 
