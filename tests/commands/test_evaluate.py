@@ -25,6 +25,8 @@ from vlmgs_ns.method.finished_run import OpenRun, open_run
 from vlmgs_ns.semantics.blend import blend
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.toy.writer import WRITER
+from vlmgs_ns.words.query import make_query
+from vlmgs_ns.words.question import ask
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "vlmgs"
 WIDTH, HEIGHT = 32, 24
@@ -139,8 +141,13 @@ def test_a_looks_where_the_labels_say(run: OpenRun, tmp_path: Path, capsys: pyte
     }  # fmt: skip
     assert [pair for pair, row in rows.items() if row["missing"]] == [("elsewhere", "red ball")]
     assert found["scores"] == {"localisation": 0.5} and (found["pairs"], found["missing"]) == (4, 1)
+    assert {view for (view, _), row in rows.items() if row["trained_on"]} == {FIRST, SECOND} and found["trained_on"] == 2
     said = capsys.readouterr().out
-    assert "4 pairs of view and phrase, 1 not rendered" in said and "localisation: 0.500" in said and "a.json" in said
+    assert (
+        "4 pairs of view and phrase, 1 not rendered; 2 of 3 views were trained on" in said
+        and "localisation: 0.500" in said
+        and "a.json" in said
+    )
 
 
 def test_a_asks_for_the_mask_where_labels_have_no_boxes(run: OpenRun, tmp_path: Path) -> None:
@@ -227,6 +234,30 @@ def test_c_renders_the_selected_gaussians_alone(run: OpenRun, tmp_path: Path) ->
     whole = covered(BLUE, 0.9)
     assert 0 < whole.sum() < blue.sum()
     assert ious["warm thing"] == 0.0 and ious["blue box"] == pytest.approx(overlap(whole, blue))
+
+
+def test_c_find_renders_what_export_selects(run: OpenRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the three Gaussians apart from the ball, which are red as well; here they lie above the box."""
+    means = run.model.means.detach().clone()
+    means[rows_of(("far",))] = torch.tensor([-0.4, 0.0, 0.4])
+    monkeypatch.setitem(run.model.gauss_params, "means", torch.nn.Parameter(means))
+
+    def covered(mask: torch.Tensor) -> Mask:
+        chosen = run.model.splats()[mask]
+        _, alpha = blend(chosen, run.model.pinhole(camera_of(run, FIRST)), torch.zeros(len(chosen), 1))
+        return (alpha >= 0.5).numpy()
+
+    selected = ask(run.model, make_query(["red ball"])).select().mask
+    assert selected[rows_of(("ball",))].all() and int(selected.sum()) == len(PARTS["ball"])
+    red = torch.zeros(120, dtype=torch.bool)
+    red[rows_of(RED)] = True
+    assert (covered(red) & ~covered(selected)).any()
+    folder = three_d_ovs(tmp_path / "labels", {"red ball": covered(selected)})
+    ious = {}
+    for protocol in ("C", "C-find"):
+        found = report(run, tmp_path / f"{protocol}.json", protocol, "3d-ovs", folder)
+        ious[protocol] = scores_of(found)[FIRST, "red ball"]["iou"]
+    assert ious["C-find"] == 1.0 and ious["C"] == pytest.approx(overlap(covered(red), covered(selected)))
 
 
 def test_by_default_the_report_lies_with_the_run(run: OpenRun, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 A   LERF boxes: is the greatest pixel of the relevancy map inside a box of the phrase?
 B   LERF-OVS 2-D: IoU of the thresholded relevancy map. Beside it, IoU of the arg max over the label set, as 3D-OVS measures, and
     the average precision of the map, which needs no threshold.
-C   LERF-OVS 3-D: Gaussians selected by the phrase are rendered alone; IoU of their silhouette, Acc@0.25 and Acc@0.5.
+C   LERF-OVS 3-D: Gaussians above the threshold are rendered alone; IoU of their silhouette, Acc@0.25 and Acc@0.5.
+    C-find is the same of the Gaussians that `words.find` selects, which people get: averaged, shown in masks, cleaned.
 
 Each is a function of labels and of a callable that renders, and knows nothing of the model. A pair of view and phrase counts
 once. A pair whose mask is empty is not visible and left out; a pair without a prediction counts as 0. Thresholds are arguments,
@@ -49,7 +50,8 @@ size of the same aspect is resized to the nearest pixel."""
 TITLES = {
     "A": "localisation: the greatest pixel of the relevancy map",
     "B": "2-D segmentation: the relevancy map above one threshold, and its arg max over the label set",
-    "C": "3-D selection: the silhouette of the selected Gaussians rendered alone",
+    "C": "3-D selection: the silhouette of the Gaussians above the threshold rendered alone",
+    "C-find": "3-D selection: the silhouette of the Gaussians that export and the viewer select, rendered alone",
 }
 ACCURACIES = (0.25, 0.5)
 
@@ -149,6 +151,7 @@ def protocol_c(
     *,
     threshold: float,
     least_alpha: float,
+    name: Literal["C", "C-find"] = "C",
     settings: Mapping[str, Setting] | None = None,
 ) -> Report:
     """3-D selection. Scores: ``iou``, and ``acc@0.25`` and ``acc@0.5``, which are 1 where the IoU is greater.
@@ -158,6 +161,7 @@ def protocol_c(
         silhouette_of: selects and renders; asked once for each pair. One selection must serve all views of a phrase.
         threshold: by which `silhouette_of` selects Gaussians; the same for all scenes. Recorded in the report.
         least_alpha: opacity from which `silhouette_of` counts a pixel as covered. Recorded in the report.
+        name: of what `silhouette_of` selects, see above.
         settings: what the report should say of the model and the query.
 
     Raises:
@@ -172,7 +176,7 @@ def protocol_c(
             overlap = 0.0 if silhouette is None else iou(_fit_mask(silhouette, view), truth)
             scores = {"iou": overlap, **{f"acc@{limit}": accuracy_at([overlap], limit) for limit in ACCURACIES}}
             rows.append(Row(view.image, phrase, scores, silhouette is None))
-    return _report("C", scene, rows, hidden, {"threshold": threshold, "least_alpha": least_alpha}, settings)
+    return _report(name, scene, rows, hidden, {"threshold": threshold, "least_alpha": least_alpha}, settings)
 
 
 def _labelled(scene: LabelledScene, decode: bool) -> Iterator[tuple[LabelledView, list[LabelledObject], dict[str, Mask]]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from dataclasses import replace
+from functools import cache
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["toy", "lerf", "lerf-ovs", "3d-ovs"]
 """Format of the labels."""
-Protocol = Literal["A", "B", "C"]
+Protocol = Literal["A", "B", "C", "C-find"]
 
 READERS: dict[str, Callable[[Path], LabelledScene]] = {
     "toy": read_toy, "lerf": read_lerf, "lerf-ovs": read_lerf_ovs, "3d-ovs": read_3d_ovs
@@ -56,15 +58,17 @@ class Trained:
     Args:
         model: in evaluation mode.
         photos: every photo's file with its camera.
+        training: files of the photos that it was trained on, which reports mark.
 
     Raises:
         InputError: the scene has no semantics.
     """
 
-    def __init__(self, model: VlmFastGSModel, photos: Iterable[tuple[Path, Cameras]]) -> None:
+    def __init__(self, model: VlmFastGSModel, photos: Iterable[tuple[Path, Cameras]], training: Iterable[Path]) -> None:
         model.searchable()
         self.model = model
         self.cameras = {file.stem: camera for file, camera in photos}
+        self.training = {file.stem for file in training}
 
     def knows(self, scene: LabelledScene) -> bool:
         """Return whether any labelled view is one of the photos."""
@@ -84,8 +88,8 @@ class Trained:
 
         Args:
             scene: labels; views that are none of the photos count as missing.
-            threshold: B and C, relevancy above which a pixel or a Gaussian belongs to a phrase.
-            least_alpha: C, opacity from which a pixel counts as covered.
+            threshold: of all but A, relevancy above which a pixel or a Gaussian belongs to a phrase.
+            least_alpha: C and C-find, opacity from which a pixel counts as covered.
             report: called with every view after it was measured.
             settings: more values for the report.
 
@@ -100,18 +104,36 @@ class Trained:
             "encoder": about.clip_fingerprint,
             "negatives": "; ".join(about.negatives),
         }
-        boxed = all(thing.boxes for view in scene.views for thing in view.objects)
 
         def maps(view: LabelledView, phrases: Sequence[str]) -> Tensor | None:
             found = self.maps(view, phrases)
             report(view)
             return found
 
+        @cache
+        def selected(phrase: str) -> Tensor:  # [N] bool
+            question = ask(self.model, Query((phrase,), threshold=threshold))
+            return question.select().mask if protocol == "C-find" else select(question.relevancy[:, 0], threshold)
+
         def silhouette(view: LabelledView, phrase: str) -> Tensor | None:
-            found = self.silhouette(view, phrase, threshold, least_alpha)
+            found = self.silhouette(view, selected(phrase), least_alpha)
             report(view)
             return found
 
+        found = self._report(protocol, scene, maps, silhouette, threshold, least_alpha, metadata)
+        return replace(found, rows=tuple(replace(row, trained_on=PurePath(row.view).stem in self.training) for row in found.rows))
+
+    @staticmethod
+    def _report(
+        protocol: Protocol,
+        scene: LabelledScene,
+        maps: protocols.RelevancyOf,
+        silhouette: protocols.SilhouetteOf,
+        threshold: float,
+        least_alpha: float,
+        metadata: dict[str, Setting],
+    ) -> Report:
+        boxed = all(thing.boxes for view in scene.views for thing in view.objects)
         if protocol == "A":
             # Labels without boxes are asked whether the pixel is in the mask, which is stricter; the report says so.
             return protocols.protocol_a(scene, maps, inside="boxes" if boxed else "mask", settings=metadata)
@@ -119,7 +141,9 @@ class Trained:
             # Where labels say what the rest is called, or cover the picture (no boxes: 3D-OVS), every pixel belongs to a phrase.
             floor = None if scene.background or not boxed else threshold
             return protocols.protocol_b(scene, maps, threshold=threshold, argmax_floor=floor, settings=metadata)
-        return protocols.protocol_c(scene, silhouette, threshold=threshold, least_alpha=least_alpha, settings=metadata)
+        return protocols.protocol_c(
+            scene, silhouette, threshold=threshold, least_alpha=least_alpha, name=protocol, settings=metadata
+        )
 
     def maps(self, view: LabelledView, phrases: Sequence[str]) -> Tensor | None:  # [P, H, W]
         """Return the relevancy of phrases; None where the view is none of the photos."""
@@ -129,12 +153,17 @@ class Trained:
         look = ask(self.model, Query(tuple(phrases))).look(self.model.pinhole(camera))
         return torch.from_numpy(look.relevancy)
 
-    def silhouette(self, view: LabelledView, phrase: str, threshold: float, least_alpha: float) -> Tensor | None:  # [H, W] bool
-        """Return the silhouette of a phrase's Gaussians, rendered alone; None where the view is none of the photos."""
+    def silhouette(
+        self,
+        view: LabelledView,
+        mask: Tensor,  # [N] bool
+        least_alpha: float,
+    ) -> Tensor | None:  # [H, W] bool
+        """Return the silhouette of these Gaussians, rendered alone; None where the view is none of the photos."""
         camera = self.cameras.get(view.stem)
         if camera is None:
             return None
-        question = ask(self.model, Query((phrase,)))
-        chosen = question.splats[select(question.relevancy[:, 0], threshold).to(question.splats.means.device)]
+        splats = self.model.splats()
+        chosen = splats[mask.to(splats.means.device)]
         _, alpha = blend(chosen, self.model.pinhole(camera), chosen.means.new_zeros(len(chosen), 1))
         return (alpha >= least_alpha).cpu()
