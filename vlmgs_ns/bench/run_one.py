@@ -112,8 +112,7 @@ def _train(order: Order, report: Report) -> dict[str, Any]:
     if labels is not None:
         result["semantics"] = json.loads((base / "semantics.json").read_text(encoding="utf-8"))["seconds"]
         trainer.pipeline.eval()
-        opened = OpenRun(base / "config.yml", trainer.pipeline)
-        trained = Trained(model, opened.photos(), opened.training_photos)
+        trained = Trained(OpenRun(base / "config.yml", trainer.pipeline))
         limits = thresholds_of(settings)
         reports = {
             name: trained.measure(labels, name, threshold=limits.relevancy, least_alpha=limits.least_alpha) for name in wanted

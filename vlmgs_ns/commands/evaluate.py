@@ -54,7 +54,7 @@ class Evaluate:
         run = open_run(config)
         if scene is None:
             scene = self._read(run.data)
-        trained = Trained(run.model, run.photos(), run.training_photos)
+        trained = Trained(run)
         if not trained.knows(scene):
             raise InputError(
                 f"none of the {len(scene.views)} labelled pictures ({scene.views[0].image}, …) is a photo of this run; give "

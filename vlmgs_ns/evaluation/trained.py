@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,16 +18,14 @@ from vlmgs_ns.evaluation.lerf_ovs import read_lerf_ovs
 from vlmgs_ns.evaluation.scores import Report, Setting
 from vlmgs_ns.evaluation.threed_ovs import read_3d_ovs
 from vlmgs_ns.evaluation.toy_labels import read_toy
+from vlmgs_ns.method.default_frame import DefaultFrame
+from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.semantics.blend import blend
 from vlmgs_ns.semantics.relevancy import select
+from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.words.query import Query
 from vlmgs_ns.words.question import ask
-
-if TYPE_CHECKING:
-    from nerfstudio.cameras.cameras import Cameras
-
-    from vlmgs_ns.method.model import VlmFastGSModel
 
 Kind = Literal["toy", "lerf", "lerf-ovs", "3d-ovs"]
 """Format of the labels."""
@@ -53,26 +51,30 @@ def read_labels(kind: Kind, folder: Path, wanted: Iterable[Protocol]) -> Labelle
 
 
 class Trained:
-    """A trained model, asked about labelled views by the names of its photos.
-
-    Args:
-        model: in evaluation mode.
-        photos: every photo's file with its camera.
-        training: files of the photos that it was trained on, which reports mark.
+    """A finished run, asked about labelled views: by the names of its photos, or from the keyframes that they were rendered from.
 
     Raises:
         InputError: the scene has no semantics.
     """
 
-    def __init__(self, model: VlmFastGSModel, photos: Iterable[tuple[Path, Cameras]], training: Iterable[Path]) -> None:
-        model.searchable()
-        self.model = model
-        self.cameras = {file.stem: camera for file, camera in photos}
-        self.training = {file.stem for file in training}
+    def __init__(self, run: OpenRun) -> None:
+        run.model.searchable()
+        self.model = run.model
+        self.photos = {file.stem: camera for file, camera in run.photos()}
+        self.training = {file.stem for file in run.training_photos}
+        self.default_frame = DefaultFrame(run)
+
+    def camera(self, view: LabelledView) -> Pinhole | None:
+        """Return the camera of a labelled view; None where it is none of the photos. Raises as `DefaultFrame.camera`."""
+        if view.keyframe is not None:
+            pose = torch.tensor(view.keyframe.camera_to_world)
+            return self.model.pinhole(self.default_frame.camera(pose, view.keyframe.fov, view.width, view.height))
+        photo = self.photos.get(view.stem)
+        return None if photo is None else self.model.pinhole(photo)
 
     def knows(self, scene: LabelledScene) -> bool:
-        """Return whether any labelled view is one of the photos."""
-        return any(view.stem in self.cameras for view in scene.views)
+        """Return whether any labelled view can be rendered."""
+        return any(view.keyframe is not None or view.stem in self.photos for view in scene.views)
 
     def measure(
         self,
@@ -87,7 +89,7 @@ class Trained:
         """Return the report of one protocol.
 
         Args:
-            scene: labels; views that are none of the photos count as missing.
+            scene: labels; photos that the run does not have count as missing.
             threshold: of all but A, relevancy above which a pixel or a Gaussian belongs to a phrase.
             least_alpha: C and C-find, opacity from which a pixel counts as covered.
             report: called with every view after it was measured.
@@ -121,7 +123,8 @@ class Trained:
             return found
 
         found = self._report(protocol, scene, maps, silhouette, threshold, least_alpha, metadata)
-        return replace(found, rows=tuple(replace(row, trained_on=PurePath(row.view).stem in self.training) for row in found.rows))
+        trained_on = {view.image for view in scene.views if view.keyframe is None and view.stem in self.training}
+        return replace(found, rows=tuple(replace(row, trained_on=row.view in trained_on) for row in found.rows))
 
     @staticmethod
     def _report(
@@ -147,10 +150,10 @@ class Trained:
 
     def maps(self, view: LabelledView, phrases: Sequence[str]) -> Tensor | None:  # [P, H, W]
         """Return the relevancy of phrases; None where the view is none of the photos."""
-        camera = self.cameras.get(view.stem)
+        camera = self.camera(view)
         if camera is None:
             return None
-        look = ask(self.model, Query(tuple(phrases))).look(self.model.pinhole(camera))
+        look = ask(self.model, Query(tuple(phrases))).look(camera)
         return torch.from_numpy(look.relevancy)
 
     def silhouette(
@@ -160,10 +163,10 @@ class Trained:
         least_alpha: float,
     ) -> Tensor | None:  # [H, W] bool
         """Return the silhouette of these Gaussians, rendered alone; None where the view is none of the photos."""
-        camera = self.cameras.get(view.stem)
+        camera = self.camera(view)
         if camera is None:
             return None
         splats = self.model.splats()
         chosen = splats[mask.to(splats.means.device)]
-        _, alpha = blend(chosen, self.model.pinhole(camera), chosen.means.new_zeros(len(chosen), 1))
+        _, alpha = blend(chosen, camera, chosen.means.new_zeros(len(chosen), 1))
         return (alpha >= least_alpha).cpu()
