@@ -58,6 +58,7 @@ COLUMNS = (
     Column("localisation", "A: localisation", 3, _word("A", "localisation")),
     Column("iou_2d", "B: mIoU", 3, _word("B", "iou")),
     Column("average_precision", "B: mAP over pairs", 3, _word("B", "average_precision")),
+    Column("iou_langsplat", "B-langsplat: mIoU", 3, _word("B-langsplat", "iou")),
     Column("iou_3d", "C: mIoU", 3, _word("C", "iou")),
     Column("acc_25", "C: Acc@0.25", 3, _word("C", "acc@0.25")),
     Column("acc_50", "C: Acc@0.5", 3, _word("C", "acc@0.5")),

@@ -21,16 +21,17 @@ class Evaluate:
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run, as ns-train wrote it: its folder, its config.yml, or its scene, for the newest of its runs."""
-    protocol: Literal["A", "B", "C", "C-find"] = "A"
+    protocol: Literal["A", "B", "B-langsplat", "C", "C-find"] = "A"
     """A: is the greatest pixel of the relevancy map in a box of the phrase (LERF), or in its mask where labels have no boxes?
-    B: IoU of the map above a threshold, and of the arg max over the label set (LERF-OVS 2-D, 3D-OVS). C: IoU of the silhouette
-    of the Gaussians above it; C-find: of those that export and the viewer select."""
+    B: IoU of the map above a threshold, and of the arg max over the label set (LERF-OVS 2-D, 3D-OVS). B-langsplat: IoU as
+    LangSplat's published code measures it, for comparison with its table alone. C: IoU of the silhouette of the Gaussians above
+    the threshold; C-find: of those that export and the viewer select."""
     labels: Literal["auto", "toy", "lerf", "lerf-ovs", "3d-ovs"] = "auto"
     """Format of the labels; auto: toy where there is a labels.json, else give it."""
     folder: Path | None = None
     """Folder of the labels; by default the scene's own."""
     threshold: float = THRESHOLD
-    """All but A: relevancy above which a pixel or a Gaussian belongs to a phrase; one for all scenes."""
+    """B, C and C-find: relevancy above which a pixel or a Gaussian belongs to a phrase; one for all scenes."""
     least_alpha: float = 0.5
     """C and C-find: opacity from which a pixel counts as covered."""
     output: Path | None = None

@@ -3,12 +3,15 @@
 A   LERF boxes: is the greatest pixel of the relevancy map inside a box of the phrase?
 B   LERF-OVS 2-D: IoU of the thresholded relevancy map. Beside it, IoU of the arg max over the label set, as 3D-OVS measures, and
     the average precision of the map, which needs no threshold.
+    B-langsplat is LERF-OVS 2-D as LangSplat's published code measures it, for comparison with its table and its successors':
+    every map is blurred, stretched to its own range and cut there (`langsplat`).
 C   LERF-OVS 3-D: Gaussians above the threshold are rendered alone; IoU of their silhouette, Acc@0.25 and Acc@0.5.
     C-find is the same of the Gaussians that `words.find` selects, which people get: averaged, shown in masks, cleaned.
 
 Each is a function of labels and of a callable that renders, and knows nothing of the model. A pair of view and phrase counts
 once. A pair whose mask is empty is not visible and left out; a pair without a prediction counts as 0. Thresholds are arguments,
-never searched for, and maps are never stretched: figures of codes that stretch each map to [0, 1] first do not compare with B.
+never searched for, and but for B-langsplat maps are never stretched: figures of codes that stretch each map compare with that
+alone.
 
 On "mAP": ``average_precision`` ranks the pixels of one view by their relevancy for one phrase, and its mean is a mAP over pairs;
 there are no instances in it as in detection. The public 3D-OVS code measures no AP but the share of pixels that are right; that
@@ -27,6 +30,7 @@ import torch
 from torch import Tensor
 
 from vlmgs_ns.evaluation.labels import LabelledObject, LabelledScene, LabelledView
+from vlmgs_ns.evaluation.langsplat import THRESHOLD, WINDOW, averaged, langsplat_mask
 from vlmgs_ns.evaluation.metrics import (
     Mask,
     accuracy_at,
@@ -50,6 +54,7 @@ size of the same aspect is resized to the nearest pixel."""
 TITLES = {
     "A": "localisation: the greatest pixel of the relevancy map",
     "B": "2-D segmentation: the relevancy map above one threshold, and its arg max over the label set",
+    "B-langsplat": "2-D segmentation as LangSplat measures it: each map blurred, stretched and cut at 0.4",
     "C": "3-D selection: the silhouette of the Gaussians above the threshold rendered alone",
     "C-find": "3-D selection: the silhouette of the Gaussians that export and the viewer select, rendered alone",
 }
@@ -143,6 +148,39 @@ def protocol_b(
         }
     chosen: dict[str, Setting] = {"threshold": threshold, "argmax_floor": argmax_floor}
     return _report("B", scene, rows, hidden, chosen, settings, views)
+
+
+def protocol_b_langsplat(
+    scene: LabelledScene,
+    relevancy_of: RelevancyOf,
+    *,
+    settings: Mapping[str, Setting] | None = None,
+) -> Report:
+    """2-D segmentation as LangSplat measures it. Scores: ``iou``, and where all labels have boxes ``localisation``, of the
+    averaged map's greatest pixel.
+
+    Args:
+        scene: labels with masks.
+        relevancy_of: renders; asked once a view, for the phrases that it shows.
+        settings: what the report should say of the model and the query.
+
+    Raises:
+        ValueError: nothing to evaluate, labels without masks, or maps that are damaged or of another aspect.
+    """
+    rows: list[Row] = []
+    hidden = 0
+    boxed = all(thing.boxes for view in scene.views for thing in view.objects)
+    for view, objects, truths in _labelled(scene, decode=True):
+        hidden += len(view.objects) - len(objects)
+        if not objects:
+            continue
+        maps = _maps(relevancy_of, view, [thing.phrase for thing in objects])
+        for k, thing in enumerate(objects):
+            scores = {"iou": 0.0 if maps is None else iou(langsplat_mask(maps[k]), truths[thing.phrase])}
+            if boxed:
+                scores["localisation"] = float(maps is not None and hits_boxes(averaged(maps[k]), thing.boxes))
+            rows.append(Row(view.image, thing.phrase, scores, maps is None))
+    return _report("B-langsplat", scene, rows, hidden, {"window": WINDOW, "threshold": THRESHOLD, "levels": 1}, settings)
 
 
 def protocol_c(

@@ -29,7 +29,7 @@ from vlmgs_ns.words.question import ask
 
 Kind = Literal["toy", "lerf", "lerf-ovs", "3d-ovs"]
 """Format of the labels."""
-Protocol = Literal["A", "B", "C", "C-find"]
+Protocol = Literal["A", "B", "B-langsplat", "C", "C-find"]
 
 READERS: dict[str, Callable[[Path], LabelledScene]] = {
     "toy": read_toy, "lerf": read_lerf, "lerf-ovs": read_lerf_ovs, "3d-ovs": read_3d_ovs
@@ -90,7 +90,7 @@ class Trained:
 
         Args:
             scene: labels; photos that the run does not have count as missing.
-            threshold: of all but A, relevancy above which a pixel or a Gaussian belongs to a phrase.
+            threshold: of B, C and C-find, relevancy above which a pixel or a Gaussian belongs to a phrase.
             least_alpha: C and C-find, opacity from which a pixel counts as covered.
             report: called with every view after it was measured.
             settings: more values for the report.
@@ -140,6 +140,8 @@ class Trained:
         if protocol == "A":
             # Labels without boxes are asked whether the pixel is in the mask, which is stricter; the report says so.
             return protocols.protocol_a(scene, maps, inside="boxes" if boxed else "mask", settings=metadata)
+        if protocol == "B-langsplat":
+            return protocols.protocol_b_langsplat(scene, maps, settings=metadata)
         if protocol == "B":
             # Where labels say what the rest is called, or cover the picture (no boxes: 3D-OVS), every pixel belongs to a phrase.
             floor = None if scene.background or not boxed else threshold
