@@ -90,3 +90,11 @@ def test_other_views_are_drawn_by_the_step_without_repetition() -> None:
     assert len({tuple(draw) for draw in draws}) > 90
     assert {view for draw in draws for view in draw} == set(range(20))
     assert choose_views("detail", 5, 3, 0) == [0, 1, 2]
+
+
+def test_what_the_user_named_is_looked_for_in_each_photo_once_before_any_is_asked_again() -> None:
+    schedule = PhaseSchedule(start=10, every=5)
+    turns = [choose_views("ground", 5, 20, step, schedule.turn(step)) for step in (10, 15, 20, 25)]
+    assert sorted(view for turn in turns for view in turn) == list(range(20))
+    assert choose_views("ground", 5, 20, 30, schedule.turn(30)) == turns[0]
+    assert sorted({*choose_views("ground", 5, 8, 10), *choose_views("ground", 5, 8, 15, 1)}) == list(range(8))

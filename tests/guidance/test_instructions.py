@@ -219,6 +219,13 @@ def test_a_model_finds_what_is_named_in_photos(scene: SmallScene) -> None:
     assert (state["instructed"][:BALL] > 0).sum() > 0.8 * BALL and not state["instructed"][BALL:].any()
 
 
+def test_a_model_may_miss_a_thing_in_a_photo(scene: SmallScene) -> None:
+    marks = [on_the_ball(point) for point in scene.points]
+    marks[0] = MarkedView(scene.points[0], torch.zeros(HEIGHT, WIDTH, dtype=torch.bool))
+    chosen = trace(marks, scene) > 0
+    assert chosen[:BALL].sum() > 0.8 * BALL and not chosen[BALL:].any()
+
+
 @pytest.mark.parametrize("reply", ["[]", named("a shoe")])
 def test_what_is_found_nowhere_is_a_warning_that_names_it(reply: str, scene: SmallScene) -> None:
     guide = Steering(config(("ground",), instruct="the ball; the shell"), Scripted(says(reply)), None, None)

@@ -52,7 +52,7 @@ def test_missing_folder(commands: Commands, tmp_path: Path) -> None:
 
 
 def test_folder_without_a_scene(commands: Commands, tmp_path: Path) -> None:
-    assert_one_message(train(commands, tmp_path), str(tmp_path), "transforms.json", "ns-process-data")
+    assert_one_message(train(commands, tmp_path), str(tmp_path), "transforms.json", "vlmgs prepare")
 
 
 def test_missing_photo(commands: Commands, copy: Path) -> None:
@@ -111,7 +111,7 @@ def test_nan_pose_in_a_colmap_model(commands: Commands, colmap_scene: Path, tmp_
 
 def test_broken_json(commands: Commands, copy: Path) -> None:
     (copy / "transforms.json").write_text('{"frames": [')
-    assert_one_message(train(commands, copy), "transforms.json", "cannot be read", "ns-process-data")
+    assert_one_message(train(commands, copy), "transforms.json", "cannot be read", "vlmgs prepare")
 
 
 def test_one_photo(commands: Commands, scene: Path, tmp_path: Path) -> None:

@@ -142,11 +142,14 @@ def mark(config: Any, settings: Mapping[str, Any], folder: Path) -> Path | None:
     masks = config.data / settings["masks"] if settings["masks"] is not None else None
     if masks is None and settings["box"] is None:
         return None
-    dataparser = prepare(replace(config.pipeline.datamanager.dataparser, data=config.data), photos_needed=True)
-    parsed = {split: dataparser.setup().get_dataparser_outputs(split) for split in ("train", "val")}
+
+    def parsed(split: str) -> Any:
+        dataparser = prepare(replace(config.pipeline.datamanager.dataparser, data=config.data), photos_needed=True)
+        return dataparser.setup().get_dataparser_outputs(split)
+
     if settings["box"] is not None:
         masks = folder / "masks"
-        for outputs in parsed.values():
+        for outputs in map(parsed, ("train", "val")):
             write_masks_of_box(outputs.cameras, outputs.image_filenames, settings["box"], masks)
     assert masks is not None
     if settings["marks"] == "words":
@@ -154,7 +157,7 @@ def mark(config: Any, settings: Mapping[str, Any], folder: Path) -> Path | None:
     elif settings["marks"] != "none":
         folder.mkdir(parents=True, exist_ok=True)
         guidance.instruct_boxes = folder / "boxes.json"
-        write_boxes(masks, parsed["train"].image_filenames, settings["object"], settings["marks"], guidance.instruct_boxes)
+        write_boxes(masks, parsed("train").image_filenames, settings["object"], settings["marks"], guidance.instruct_boxes)
     return masks
 
 

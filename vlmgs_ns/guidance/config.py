@@ -34,6 +34,10 @@ class PhaseSchedule:
     max_points: Count = 2000
     """The most Gaussians that one view of a round may choose for densification; models overestimate regions."""
 
+    def turn(self, step: int) -> int:
+        """Return how many rounds were due before this step (the schedule resolved to iterations)."""
+        return (step - int(self.start)) // max(1, int(self.every))
+
     def is_due(self, step: int) -> bool:
         """Whether a round starts at this step (the schedule resolved to iterations)."""
         since = step - int(self.start)
@@ -63,8 +67,8 @@ class GuidanceConfig(BackendSettings):
     """The same by hand: JSON, {"12.jpg": [[left, top, right, bottom]]}, in pixels of the photos on disk."""
     instruct_masks: Path | None = None
     """The same by hand: a folder of PNGs, each named as a photo, white where it is wanted."""
-    ground: PhaseSchedule = field(default_factory=lambda: PhaseSchedule(start=0.0, end=0.7, every=0.1, views=8))
-    """When a model is asked where in photos the things are that `instruct` names."""
+    ground: PhaseSchedule = field(default_factory=lambda: PhaseSchedule(start=0.0, end=0.7, every=0.1, views=16))
+    """When a model is asked where in photos the things are that `instruct` names, in one photo after the other."""
     target_weight: Amount = 2.0
     """How much more the colour loss counts inside the regions of targeted optimisation."""
     strength: Amount = 3.0
@@ -117,9 +121,13 @@ class GuidanceConfig(BackendSettings):
         return self.enabled and self.phase(phase).enabled and (phase != "ground" or bool(self.instruct.strip()))
 
 
-def choose_views(phase: Phase, count: int, photos: int, step: int) -> list[int]:
-    """Indices of the photos a round looks at: evenly strided for the background, random (by the step) otherwise."""
+def choose_views(phase: Phase, count: int, photos: int, step: int, turn: int = 0) -> list[int]:
+    """Indices of the photos a round looks at: evenly strided for the background, random (by the step) otherwise; where things are
+    that the user named, the next ones of a random order in each turn, the first ones again after the last."""
     count = min(count, photos)
+    if phase == "ground":
+        order = torch.randperm(photos, generator=torch.Generator().manual_seed(0))
+        return sorted(order.roll(-count * turn)[:count].tolist())
     if phase == "background":
         return [int((k + 0.5) * photos / count) for k in range(count)]
     generator = torch.Generator().manual_seed(7919 * step + len(phase))

@@ -39,7 +39,9 @@ class TracedView:
 
 
 @torch.no_grad()
-def focus(views: Iterable[TracedView], max_points: int | None = None, witnesses: int = WITNESSES) -> Tensor:
+def focus(
+    views: Iterable[TracedView], max_points: int | None = None, witnesses: int = WITNESSES, majority: float = MAJORITY
+) -> Tensor:
     """The share of each Gaussian that lies inside the regions, 0 for those not chosen. [N] float in [0, 1].
 
     Each view chooses at most `max_points` of the Gaussians in focus, those with the greatest mass inside its mask; None: all.
@@ -58,7 +60,7 @@ def focus(views: Iterable[TracedView], max_points: int | None = None, witnesses:
     if inside is None or total is None or votes is None:
         return torch.zeros(0)
     share = torch.where(total > 0, inside / total.clamp_min(1e-12), torch.zeros_like(total)).clamp(0, 1)
-    in_focus = (share >= MAJORITY) & (votes >= min(witnesses, len(masses)))
+    in_focus = (share >= majority) & (votes >= min(witnesses, len(masses)))
     chosen = torch.zeros_like(in_focus)
     for mass_inside in masses:
         chosen |= keep_highest(in_focus & (mass_inside > 0), mass_inside, len(share) if max_points is None else max_points)

@@ -25,6 +25,10 @@ from vlmgs_ns.system.strict import nearest
 VIEWS = 8
 """Marked views that are looked at before a densification; all where there are fewer."""
 
+MOST = 0.6
+"""Share of a Gaussian's visible mass that must lie inside what is marked in photos: a model finds a thing in one photo and misses
+it in the next."""
+
 Size = tuple[int, int]
 """(width, height) in pixels."""
 Marks = dict[str, NDArray[np.bool_]]
@@ -74,8 +78,8 @@ def trace(views: list[MarkedView], scene: TrainingScene) -> Tensor:  # [N] in [0
     """
     photos, drawn = _by_origin(views)
     wishes = [wish for wish in (photos, *([view] for view in drawn)) if wish]
-    traced = [focus(TracedView(scene.render(view.viewpoint).info, view.mask) for view in wish) for wish in wishes]
-    return torch.stack(traced).amax(dim=0)
+    seen = ((TracedView(scene.render(view.viewpoint).info, view.mask) for view in wish) for wish in wishes)
+    return torch.stack([focus(views, majority=MOST) for views in seen]).amax(dim=0)
 
 
 def marked_box(viewpoint: Viewpoint, box: Box) -> MarkedView:

@@ -54,6 +54,7 @@ def survey(
     max_image_size: int,
     earlier: dict[int, NDArray[np.uint8]],
     wish: str = "",
+    turn: int = 0,
 ) -> Survey:
     """Render the views of a round and put the phase's question about each.
 
@@ -63,6 +64,7 @@ def survey(
         max_image_size: longer side to which a backend with a model shrinks pictures; the prompt says what it then sees.
         earlier: renders of photos' views in an earlier state, by the photo's index; those of another size are ignored.
         wish: what the user wants in detail, for "ground".
+        turn: number of the phase's rounds before this one.
     """
     cameras = scene.viewpoints()
     if not backend.needs_evidence:
@@ -70,7 +72,7 @@ def survey(
     if phase == "novel":
         renders = _unseen(count, step, scene, cameras)
     else:
-        chosen = [cameras[k] for k in choose_views(phase, count, len(cameras), step)]
+        chosen = [cameras[k] for k in choose_views(phase, count, len(cameras), step, turn)]
         renders = [(viewpoint, scene.render(viewpoint)) for viewpoint in chosen]
     questions = []
     for viewpoint, render in renders:

@@ -182,14 +182,15 @@ class Steering:
         """Ask; return what was rendered of the round's views."""
         schedule = self.config.phase(phase)
         backend, max_size = self.worker.backend, self.config.max_image_size
-        asked = survey(phase, schedule.views, step, scene, backend, max_size, self._earlier, self.config.instruct)
+        views, turn, wish = schedule.views, schedule.turn(step), self.config.instruct
+        asked = survey(phase, views, step, scene, backend, max_size, self._earlier, wish, turn)
         if phase == "detail" and backend.needs_evidence:
             self._remember(step + max(1, int(schedule.every)), schedule.views, scene)
         if not asked.questions:
             self._leave_out(phase, step, "no view is free of what stands before it")
             return []
-        views = [{"name": _name(point.photo), "viewpoint": point} for point in asked.viewpoints]
-        self.worker.begin(Round(phase, step, asked.questions, views))
+        asked_about = [{"name": _name(point.photo), "viewpoint": point} for point in asked.viewpoints]
+        self.worker.begin(Round(phase, step, asked.questions, asked_about))
         return asked.renders
 
     def _remember(self, step: int, count: int, scene: TrainingScene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -55,7 +56,7 @@ def prepare(parser: DataParserConfig, photos_needed: bool) -> DataParserConfig:
         if model is None:
             raise InputError(
                 f"the folder {data} has neither a transforms.json nor a COLMAP model in {', '.join(map(str, COLMAP_FOLDERS))}; "
-                f"make one with: ns-process-data images --data {data} --output-dir …"
+                f"find the poses of its photos with: vlmgs prepare {shlex.quote(str(data))} OUT"
             )
         say(f"Reading {data} as a COLMAP scene, its model in {model}")
         parser = ColmapDataParserConfig(data=data, colmap_path=model)
@@ -125,7 +126,7 @@ def _check_transforms(parser: NerfstudioDataParserConfig, file: Path, photos_nee
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{file} cannot be read as a nerfstudio scene ({type(error).__name__}: {error}); write it again, "
-            "e.g. with ns-process-data: each frame needs file_path and transform_matrix"
+            "e.g. with vlmgs prepare: each frame needs file_path and transform_matrix"
         ) from None
     _check_count(len(poses), file)
     for name, matrix in poses:

@@ -56,22 +56,22 @@ class TrainingLine:
         self._open.close()
 
 
-def ending(config: Path, seconds: float, gaussians: int, held_out: Mapping[str, float], searchable: bool) -> str:
+def ending(config: Path, seconds: float, gaussians: int, held_out: Mapping[str, float], phrases: list[str] | None) -> str:
     """Return the figures of a finished run and three commands to go on with.
 
     Args:
         config: the run's config.yml.
         seconds: that training took.
         held_out: metrics of held-out photos; empty where there are none.
-        searchable: whether the scene answers to words.
+        phrases: what may be looked for; None where the scene does not answer to words.
     """
     measured = f"; held out: PSNR {held_out['psnr']:.2f} dB, SSIM {held_out['ssim']:.3f}" if held_out else ""
     run, load = str(config.parent), ["--load-config", str(config)]
     commands = [
         ["ns-viewer", *load, "--viewer.websocket-host", "127.0.0.1"],
-        ["vlmgs", "query", run, "red ball"]
-        if searchable
-        else ["ns-export", "gaussian-splat", *load, "--output-dir", f"{run}/export"],
+        ["ns-export", "gaussian-splat", *load, "--output-dir", f"{run}/export"]
+        if phrases is None
+        else ["vlmgs", "query", run, *(phrases or ["what to look for"])[:1]],
         ["vlmgs", "render-report", run],
     ]
     listed = "\n".join(f"  {shlex.join(command)}" for command in commands)

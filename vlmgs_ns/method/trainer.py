@@ -31,6 +31,7 @@ from vlmgs_ns.method.photo_views import PhotoViews
 from vlmgs_ns.method.pipeline import VlmFastGSPipelineConfig
 from vlmgs_ns.method.ply_frame import choose_frame
 from vlmgs_ns.method.terminal import TrainingLine, ending, hushed
+from vlmgs_ns.semantics.embedded import things_in
 from vlmgs_ns.splats.ply import moved, read_ply
 from vlmgs_ns.system.atomic import replacing, sweep
 from vlmgs_ns.system.errors import InputError
@@ -366,9 +367,8 @@ class VlmFastGSTrainer(Trainer):
         model: Any = self.pipeline.model
         has_photos = len(self.pipeline.datamanager.eval_dataset) > 0  # type: ignore[arg-type]
         measured = self.pipeline.get_average_eval_image_metrics(step=self.step) if has_photos else {}
-        say(
-            ending(self.base_dir / "config.yml", seconds, len(model.gauss_params["means"]), measured, model.semantics is not None)
-        )
+        phrases = None if model.semantics is None else [*model.prompts, *things_in(self.pipeline.datamanager.get_datapath())]
+        say(ending(self.base_dir / "config.yml", seconds, len(model.gauss_params["means"]), measured, phrases))
 
     @check_main_thread
     def _build_semantics(self) -> None:

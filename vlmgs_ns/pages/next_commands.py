@@ -26,7 +26,7 @@ def next_commands(config: Path, beside: Path, phrases: list[str] | None) -> dict
         ],
     }
     if phrases is not None:
-        phrase = phrases[0] if phrases else "red ball"
+        phrase = phrases[0] if phrases else "what to look for"
         run = str(config.parent)
         commands["Find things with words, and take them out"] = [
             ["vlmgs", "query", run, phrase],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from PIL import ExifTags, Image
 
+from vlmgs_ns.prepare.folds import FOLDED, contradicting, leave_out_contradicting
 from vlmgs_ns.prepare.pairs import leave_out_repeated, pairs_to_compare
 from vlmgs_ns.prepare.refine import refine
 from vlmgs_ns.system.progress import bar
@@ -31,6 +32,10 @@ PAIRS_AT_ONCE = 100
 SQLite of its own, and two of them in one process break each other's locks."""
 REFINEMENTS = 2
 """Times that matches are chosen by the cameras: in the embedded room the median error was 0.10 % after one, 0.09 % after two."""
+UNFOLDINGS = 4
+"""Times that cameras are placed again where they came out folded."""
+KEPT = 0.8
+"""Share of its photos that a folded scene must keep to count as unfolded."""
 LEAST = 3
 """Photos of the smallest scene."""
 
@@ -78,7 +83,7 @@ def reconstruct(images: Path, work: Path, masks: Path | None, seed: int) -> Moti
     trusted = _copy(database, work / "trusted.db")
     with pycolmap.Database.open(trusted) as found:
         repeated = leave_out_repeated(found)
-    models = _place(images, names, trusted, work / "models", seed)
+    models = _unfold(_place(images, names, trusted, work / "models", seed), images, names, trusted, work, seed)
     if models and models[0].num_reg_images() < len(names):
         # Photos of carpets and lawns share nothing else; among cameras that stand they find their place all the same.
         models[0] = _place_rest(models[0], images, names, database, work / "rest", seed)
@@ -148,6 +153,25 @@ def _place(images: Path, names: list[str], database: Path, folder: Path, seed: i
         )
     large = [model for model in models.values() if model.num_reg_images() >= LEAST]
     return sorted(large, key=lambda model: -model.num_reg_images())
+
+
+def _unfold(
+    models: list[pycolmap.Reconstruction], images: Path, names: list[str], database: Path, work: Path, seed: int
+) -> list[pycolmap.Reconstruction]:
+    """Return models as they are, or placed again without the pairs that contradict each other where the largest is folded."""
+    import pycolmap
+
+    best, least = models, contradicting(models[0]) if models else 0.0
+    for k in range(UNFOLDINGS if least > FOLDED else 0):
+        with pycolmap.Database.open(database) as found:
+            if not leave_out_contradicting(models[0], found):
+                break
+        models = _place(images, names, database, work / f"unfolded{k}", seed)
+        if not models or models[0].num_reg_images() < KEPT * best[0].num_reg_images():
+            break
+        if contradicting(models[0]) < least:
+            best, least = models, contradicting(models[0])
+    return best
 
 
 def _place_rest(

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from vlmgs_ns.prepare.folds import FOLDED, contradicting
 from vlmgs_ns.prepare.motion import LEAST, Motion
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
@@ -28,6 +29,8 @@ class Outcome:
     """mean distance, in pixels, between a point in a photo and where its camera sees it"""
     track_length: float
     """mean number of photos that see a point"""
+    contradicting: float
+    """share of the pairs of photos from nearly the same place that share hardly a point: of a scene that is folded"""
     left_out: dict[str, str] = field(default_factory=dict)
     """photos that are not in the scene, and why"""
     advice: tuple[str, ...] = ()
@@ -56,14 +59,16 @@ def judge(motion: Motion, unreadable: dict[str, str]) -> Outcome:
             f"{_cause(motion)}. {_fix(motion)}"
         )
     model = motion.models[0]
+    contradictions = contradicting(model)
     return Outcome(
         photos=total,
         placed=len(placed),
         points=model.num_points3D(),
         reprojection_error=round(model.compute_mean_reprojection_error(), 3),
         track_length=round(model.compute_mean_track_length(), 2),
+        contradicting=round(contradictions, 3),
         left_out=left_out,
-        advice=tuple(_advice(motion, len(placed), total)),
+        advice=tuple(_advice(motion, len(placed), total, contradictions > FOLDED)),
     )
 
 
@@ -97,13 +102,18 @@ def _fix(motion: Motion) -> str:
     return "Take more photos, sharp and well lit, each showing two thirds of what the one before shows"
 
 
-def _advice(motion: Motion, placed: int, total: int) -> list[str]:
+def _advice(motion: Motion, placed: int, total: int, folded: bool) -> list[str]:
     advice = []
     if len(motion.models) > 1:
         sizes = ", ".join(f"{model.num_reg_images():,}" for model in motion.models)
         advice.append(
             f"The photos fall into groups that do not fit together ({sizes} photos); the scene is of the first. Photos on the "
             "way from one to the other would join them."
+        )
+    if folded:
+        advice.append(
+            "The scene is folded: photos that stand side by side in it show different things. Two of its sides look alike and "
+            "came out on top of each other. Photos on the way around, or things that are there once only, tell them apart."
         )
     if placed < total and len(motion.models) == 1:
         advice.append(
