@@ -52,6 +52,12 @@ def test_by_hand_an_edge_moves_by_the_blur_and_the_relevancy_itself_counts_for_n
     assert langsplat_mask(line)[40].nonzero()[0].tolist() == [60, 61, 62, 63], "4 of 7 win it"
 
 
+def test_the_cut_is_at_0_7_of_the_range() -> None:
+    plates = np.repeat([[0.1, 0.1 + 0.68 * 0.5, 0.1 + 0.72 * 0.5, 0.6]], 80, axis=0).repeat(60, axis=1)
+    found = langsplat_mask(plates)[40]
+    assert found[[30, 90, 150, 210]].tolist() == [False, False, True, True]
+
+
 def test_the_protocol_s_scores() -> None:
     truth = two_halves(0, 1) > 0
     truth[:40] = False
