@@ -34,6 +34,9 @@ class SearchableRoom:
     def splats(self) -> Any:
         return self._geometry.splats
 
+    def photo_cameras(self, most: int) -> list[Any]:
+        return self._geometry.photo_cameras(most)
+
 
 def iou(box: Any, low: Any, high: Any) -> float:
     """Intersection over union of an oriented box and one along the axes."""

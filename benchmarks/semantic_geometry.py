@@ -82,5 +82,11 @@ class Geometry:
     def camera(self, index: int) -> Any:
         return self.cameras["train"][index]
 
+    def photo_cameras(self, most: int) -> list[Any]:
+        import numpy as np
+
+        cameras = self.cameras["train"]
+        return [cameras[k] for k in np.linspace(0, len(cameras) - 1, min(most, len(cameras))).round().astype(int)]
+
     def mask(self, index: int) -> None:
         """All pixels count."""

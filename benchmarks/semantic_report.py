@@ -18,6 +18,7 @@ SCORES = {
     "C iou": "C mIoU",
     "C acc@0.25": "C Acc@0.25",
     "C acc@0.5": "C Acc@0.5",
+    "C-find iou": "C-find mIoU",
 }
 SHUFFLED = ", shuffled phrases"
 Results = list[dict[str, Any]]

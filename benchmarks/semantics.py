@@ -4,9 +4,9 @@
         [--variants "warm, one tile size" ...] [--iterations 500] [--size 200] [--report] [--scaling]
 
 For each seed one geometry (lite method, no guidance), shared by all rows and kept on disk, then the stage with the lite settings:
-`semantic_oracle.py` says what the encoders are. Protocols A, B and C (docs/methods.md) on the held-out views; the threshold
-is 0.5, a tie with the hardest negative, for all scenes, encoders and modes. A run is a process of its own and one JSON file;
-those that are there are not repeated. OUT then holds `results.json`, `results.md` and `quality.png`.
+`semantic_oracle.py` says what the encoders are. Protocols A, B, C and C-find (docs/methods.md) on the held-out views;
+the threshold is 0.5, a tie with the hardest negative, for all scenes, encoders and modes. A run is a process of its own and one
+JSON file; those that are there are not repeated. OUT then holds `results.json`, `results.md` and `quality.png`.
 
 "no hash grid" is one grid of one level with 2 cells a side: what the heads get is all but linear in the contracted position.
 Wall seconds mean little where other work shares the cores; processor seconds, all threads together, stand beside them.
@@ -129,7 +129,8 @@ def quality(geometry: Any, found: Any, labels: Any, phrases: list[str], protocol
     """Means of the protocols' scores over held-out views. The k-th of `phrases` is queried for the k-th phrase of the labels."""
     from vlmgs_ns.evaluation import protocols as measures
     from vlmgs_ns.semantics.blend import blend
-    from vlmgs_ns.semantics.relevancy import relevancy_from_scores, select
+    from vlmgs_ns.words.query import Query
+    from vlmgs_ns.words.question import MOST_VIEWS, Question
 
     pictures: dict[str, Any] = {}
     order = [*labels.phrases, *labels.background]
@@ -142,10 +143,11 @@ def quality(geometry: Any, found: Any, labels: Any, phrases: list[str], protocol
         return pictures[view.stem][[order.index(instead.get(phrase, phrase)) for phrase in phrases]]
 
     texts = found.embed([*phrases, *found.about.negatives])
-    relevancy = relevancy_from_scores(found.scores(geometry.splats.means, texts), len(phrases))
+    scores = found.scores(geometry.splats.means, texts)
+    question = Question(Query(tuple(phrases)), found.about.negatives, geometry.splats, scores, geometry.photo_cameras(MOST_VIEWS))
 
-    def silhouette(view: Any, phrase: str) -> Any:  # [H, W] bool
-        chosen = geometry.splats[select(relevancy[:, list(labels.phrases).index(phrase)], THRESHOLD)]
+    def silhouette(masks: Any, view: Any, phrase: str) -> Any:  # [H, W] bool
+        chosen = geometry.splats[masks[:, list(labels.phrases).index(phrase)]]
         _, alpha = blend(chosen, geometry.held_out[view.stem], chosen.means.new_zeros(len(chosen), 1))
         return alpha >= LEAST_ALPHA
 
@@ -155,7 +157,9 @@ def quality(geometry: Any, found: Any, labels: Any, phrases: list[str], protocol
     if "B" in protocols:
         reports.append(measures.protocol_b(labels, maps, threshold=THRESHOLD))
     if "C" in protocols:
-        reports.append(measures.protocol_c(labels, silhouette, threshold=THRESHOLD, least_alpha=LEAST_ALPHA))
+        limits = {"threshold": THRESHOLD, "least_alpha": LEAST_ALPHA}
+        reports.append(measures.protocol_c(labels, partial(silhouette, question.relevancy > THRESHOLD), **limits))
+        reports.append(measures.protocol_c(labels, partial(silhouette, question.select().masks), name="C-find", **limits))
     return {f"{report.protocol} {name}": value for report in reports for name, value in report.scores.items()}
 
 

@@ -84,7 +84,7 @@ def test_a_scene_overrides_what_is_common(tmp_path: Path) -> None:
         ("iterations", 0, ["iterations is 0", "1 or more"]),
         ("iterations", "500", ["iterations is '500'", "whole number"]),
         ("checks", 101, ["checks is 101", "only 100 iterations"]),
-        ("protocols", ["D"], ["protocols[0] is 'D'", "Known are A, B, C"]),
+        ("protocols", ["D"], ["protocols[0] is 'D'", "Known are A, B, B-langsplat, C, C-find"]),
         ("thresholds", {"relevancy": 2}, ["thresholds.relevancy is 2", "from 0 to 1"]),
         ("thresholds", {"relevance": 0.5}, ["thresholds.relevance is not known", "Did you mean relevancy?"]),
         ("scenes", {}, ["scenes is {}", "must have something"]),

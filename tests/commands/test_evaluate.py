@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import imageio.v3 as imageio
@@ -17,14 +19,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from scipy.spatial.transform import Rotation
 
 from tests.words.trained import NEGATIVES, PARTS, make_run
 from vlmgs_ns.commands.evaluate import Evaluate
+from vlmgs_ns.evaluation.lerf import read_lerf
+from vlmgs_ns.evaluation.trained import Trained
 from vlmgs_ns.method import finished_run
+from vlmgs_ns.method.default_frame import DefaultFrame
 from vlmgs_ns.method.finished_run import OpenRun, open_run
 from vlmgs_ns.semantics.blend import blend
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.toy.writer import WRITER
+from vlmgs_ns.words.query import make_query
+from vlmgs_ns.words.question import ask
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "vlmgs"
 WIDTH, HEIGHT = 32, 24
@@ -139,8 +148,58 @@ def test_a_looks_where_the_labels_say(run: OpenRun, tmp_path: Path, capsys: pyte
     }  # fmt: skip
     assert [pair for pair, row in rows.items() if row["missing"]] == [("elsewhere", "red ball")]
     assert found["scores"] == {"localisation": 0.5} and (found["pairs"], found["missing"]) == (4, 1)
+    assert {view for (view, _), row in rows.items() if row["trained_on"]} == {FIRST, SECOND} and found["trained_on"] == 2
     said = capsys.readouterr().out
-    assert "4 pairs of view and phrase, 1 not rendered" in said and "localisation: 0.500" in said and "a.json" in said
+    assert (
+        "4 pairs of view and phrase, 1 not rendered; 2 of 3 views were trained on" in said
+        and "localisation: 0.500" in said
+        and "a.json" in said
+    )
+
+
+def test_a_from_lerf_s_keyframes(run: OpenRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes of renders from where the first photos were taken; the path is in nerfstudio's default frame, the run in another."""
+    data, first = run.pipeline.datamanager.train_dataparser_outputs, camera_of(run, FIRST)
+    fov = float(2 * torch.rad2deg(torch.atan(HEIGHT / 2 / first.fy)))
+    same = DefaultFrame(run).camera(first.camera_to_worlds[0], fov, WIDTH, HEIGHT)
+    assert torch.allclose(same.camera_to_worlds[0], first.camera_to_worlds[0], atol=1e-5)
+    turn = torch.from_numpy(Rotation.from_euler("xyz", [0.4, -1.0, 2.0]).as_matrix()).float()
+    shift, scale = torch.tensor([0.3, -0.2, 0.1]), 1.7
+    # The run's frame is the default one; the default is now another: what was at x is at scale · (turn x + shift).
+    other = replace(
+        data,
+        dataparser_transform=torch.cat(
+            [
+                turn @ data.dataparser_transform[:, :3],
+                (turn @ data.dataparser_transform[:, 3:] + shift[:, None] / data.dataparser_scale),
+            ],
+            dim=1,
+        ),
+        dataparser_scale=scale * data.dataparser_scale,
+    )
+    monkeypatch.setattr(NerfstudioDataParserConfig, "setup", lambda _: SimpleNamespace(get_dataparser_outputs=lambda _: other))
+    frames = []
+    for stem in (FIRST, SECOND):
+        pose = camera_of(run, stem).camera_to_worlds[0]
+        moved = torch.eye(4)
+        moved[:3] = torch.cat([turn @ pose[:, :3], scale * (turn @ pose[:, 3:] + shift[:, None])], dim=1)
+        frames.append({"matrix": json.dumps(moved.T.flatten().tolist()), "properties": json.dumps([["FOV", fov]])})
+    ball, box = (0.4, 0.0, 0.0), (-0.4, 0.0, 0.0)
+    views = {
+        "0_rgb": {"blue box": place(run, FIRST, box), "red ball": place(run, FIRST, ball)},
+        "1_rgb": {"red ball": place(run, SECOND, ball)},
+    }
+    folder = lerf(tmp_path / "labels", views)
+    (folder / "keyframes.json").write_text(json.dumps({"keyframes": frames}))
+    found = report(run, tmp_path / "a.json", "A", "lerf", folder)
+    assert found["scores"] == {"localisation": 1.0} and (found["pairs"], found["missing"], found["trained_on"]) == (3, 0, 0)
+    trained = Trained(run)
+    for view, stem in zip(read_lerf(folder).views, (FIRST, SECOND), strict=True):
+        seen, photo = trained.camera(view), run.model.pinhole(camera_of(run, stem))
+        assert seen is not None and torch.allclose(seen.viewmat, photo.viewmat, atol=1e-4)
+        assert torch.allclose(seen.K, photo.K, atol=1e-2)
+    monkeypatch.setattr(type(run), "data", tmp_path)
+    assert "transforms.json, which is missing" in refusal(run.folder, labels="lerf", folder=folder)
 
 
 def test_a_asks_for_the_mask_where_labels_have_no_boxes(run: OpenRun, tmp_path: Path) -> None:
@@ -227,6 +286,30 @@ def test_c_renders_the_selected_gaussians_alone(run: OpenRun, tmp_path: Path) ->
     whole = covered(BLUE, 0.9)
     assert 0 < whole.sum() < blue.sum()
     assert ious["warm thing"] == 0.0 and ious["blue box"] == pytest.approx(overlap(whole, blue))
+
+
+def test_c_find_renders_what_export_selects(run: OpenRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the three Gaussians apart from the ball, which are red as well; here they lie above the box."""
+    means = run.model.means.detach().clone()
+    means[rows_of(("far",))] = torch.tensor([-0.4, 0.0, 0.4])
+    monkeypatch.setitem(run.model.gauss_params, "means", torch.nn.Parameter(means))
+
+    def covered(mask: torch.Tensor) -> Mask:
+        chosen = run.model.splats()[mask]
+        _, alpha = blend(chosen, run.model.pinhole(camera_of(run, FIRST)), torch.zeros(len(chosen), 1))
+        return (alpha >= 0.5).numpy()
+
+    selected = ask(run.model, make_query(["red ball"])).select().mask
+    assert selected[rows_of(("ball",))].all() and int(selected.sum()) == len(PARTS["ball"])
+    red = torch.zeros(120, dtype=torch.bool)
+    red[rows_of(RED)] = True
+    assert (covered(red) & ~covered(selected)).any()
+    folder = three_d_ovs(tmp_path / "labels", {"red ball": covered(selected)})
+    ious = {}
+    for protocol in ("C", "C-find"):
+        found = report(run, tmp_path / f"{protocol}.json", protocol, "3d-ovs", folder)
+        ious[protocol] = scores_of(found)[FIRST, "red ball"]["iou"]
+    assert ious["C-find"] == 1.0 and ious["C"] == pytest.approx(overlap(covered(red), covered(selected)))
 
 
 def test_by_default_the_report_lies_with_the_run(run: OpenRun, tmp_path: Path) -> None:

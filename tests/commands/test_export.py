@@ -404,7 +404,7 @@ def test_the_command_prints_one_object_and_nothing_else(run: OpenRun, tmp_path: 
     assert done.stdout.count("\n") == 1 and said["file"] == str(tmp_path / "red-ball+blue-box.ply")
     assert (said["gaussians"], said["of"], said["features"], said["coordinates"]) == (100, 120, None, "run")
     assert [figures["gaussians"] for figures in said["phrases"].values()] == [60, 40]
-    assert said["dropped"] == {"faint": 3, "apart": 3, "invisible": 0, "floating": 0}
+    assert said["dropped"] == {"faint": 3, "apart": 3, "outside": 0, "invisible": 0, "floating": 0}
     assert said["bytes"] == (tmp_path / "red-ball+blue-box.ply").stat().st_size
     assert rows_of(run, Path(said["file"])) == rows("ball", "box")
 

@@ -138,16 +138,14 @@ def test_relevancy_is_that_of_the_model(opened: OpenRun, path: Path, tmp_path: P
 
 
 def test_what_gaussians_show_in_masks_adds_up_to_the_opacity_there(run: OpenRun) -> None:
-    question = put(run.model, make_query(["red ball"]))
+    question = put(run.model, make_query(["red ball", "blue box"]))
     _, camera = next(run.photos())
     pinhole = run.model.pinhole(camera)
-    look = question.look(pinhole)
-    left = np.zeros_like(look.alpha, dtype=bool)
-    left[:, :12] = True
-    shown = question.shown(pinhole, left[None])
-    assert shown.shape == (len(question.splats), 2)
-    assert torch.allclose(shown.sum(dim=0).double(), torch.tensor([look.alpha[left].sum(), look.alpha.sum()]).double(), rtol=1e-3)
-    assert look.alpha.sum() > 1
+    look, shown = question.trace(pinhole, 0.5)
+    assert shown.shape == (len(question.splats), 3)
+    in_masks = [look.alpha[(one > 0.5) & (look.alpha >= 0.5)].sum() for one in look.relevancy]
+    assert torch.allclose(shown.sum(dim=0), torch.tensor([*in_masks, look.alpha[look.alpha >= 0.5].sum()]), rtol=1e-3)
+    assert min(in_masks) > 1 and np.array_equal(look.relevancy, question.look(pinhole).relevancy)
 
 
 def test_a_place_on_a_photo_needs_no_words(opened: OpenRun, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,6 +256,7 @@ def test_reports_are_written_as_json(tmp_path: Path) -> None:
         "view": "1.jpg",
         "phrase": "cube",
         "missing": False,
+        "trained_on": False,
         "iou": 1.0,
         "average_precision": 1.0,
         "argmax_iou": 1.0,

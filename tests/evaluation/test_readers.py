@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmgs_ns.evaluation.labels import LabelledObject, LabelledScene, LabelledView, merged
+from vlmgs_ns.evaluation.labels import Keyframe, LabelledObject, LabelledScene, LabelledView, merged
 from vlmgs_ns.evaluation.lerf import read_lerf
 from vlmgs_ns.evaluation.lerf_ovs import polygon_mask, read_lerf_ovs
 from vlmgs_ns.evaluation.threed_ovs import read_3d_ovs
@@ -63,6 +63,39 @@ def test_lerf_boxes(tmp_path: Path) -> None:
     egg, bowl = view.objects
     assert egg == LabelledObject("egg", ((0.1, 0.1, 0.3, 0.3), (0.0, 0.0, 0.1, 1.0)))
     assert bowl == LabelledObject("bowl", ((0.5, 0.5, 0.75, 0.9),))
+
+
+def keyframes(count: int) -> dict[str, Any]:
+    """A path as nerfstudio's viewer of early 2023 saved it; the k-th camera stands at (k, 0, 2)."""
+    matrices = [[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, k, 0, 2, 1] for k in range(count)]
+    frames = [{"matrix": json.dumps(matrix), "properties": '[["FOV", 40],["NAME","Camera"],["TIME",0]]'} for matrix in matrices]
+    return {"keyframes": frames, "camera_path": [], "render_width": 1920, "render_height": 1080}
+
+
+def test_lerf_keyframes(tmp_path: Path) -> None:
+    write(tmp_path / "keyframes.json", keyframes(3))
+    write(tmp_path / "2_rgb.json", labelme())
+    (view,) = read_lerf(tmp_path).views
+    assert view.keyframe == Keyframe(((1, 0, 0, 2), (0, 1, 0, 0), (0, 0, 1, 2)), 40)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c["keyframes"].pop(), "none of its 2 is that of 2_rgb.json"),
+        (lambda c: c["keyframes"][2].update(matrix="[1, 2"), r"keyframes\[2\].matrix is .* is not JSON"),
+        (lambda c: c["keyframes"][2].update(matrix="[1, 2]"), "a pose must be 16 numbers"),
+        (lambda c: c["keyframes"][2].update(properties='[["NAME", "Camera"]]'), "has no pair of FOV"),
+        (lambda c: c["keyframes"][2].update(fov=180), "between 0 and 180 degrees"),
+    ],
+)
+def test_a_fault_in_lerf_keyframes_is_told(tmp_path: Path, edit: Edit, message: str) -> None:
+    content = keyframes(3)
+    edit(content)
+    write(tmp_path / "keyframes.json", content)
+    write(tmp_path / "2_rgb.json", labelme())
+    with pytest.raises(InputError, match=message):
+        read_lerf(tmp_path)
 
 
 def test_the_picture_may_be_named_by_a_path_of_any_system(tmp_path: Path) -> None:

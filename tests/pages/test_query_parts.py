@@ -209,14 +209,13 @@ def place_of(relevancy: torch.Tensor, splats: Splats, shown: torch.Tensor) -> Pl
     return place
 
 
-def test_what_hardly_shows_in_the_masks_is_outside_the_box() -> None:
-    """Three in a row touch and are relevant; the third shows in the picture but not in the mask; a fourth is not seen at all."""
+def test_what_hardly_shows_in_the_masks_counts_little_in_the_box() -> None:
+    """Three in a row touch and are relevant; the third hardly shows in the mask; a fourth is not seen at all."""
     splats = splats_at((0, 0, 0), (0.1, 0, 0), (0.3, 0, 0), (0.0, 0.1, 0))
     relevancy = torch.tensor([[0.9], [0.9], [0.9], [0.9]])
-    shown = torch.tensor([[10.0, 10.0], [6.0, 10.0], [4.0, 10.0], [0.0, 0.5]])
-    place = place_of(relevancy, splats, shown)
-    assert place.mask.tolist() == [True, True, False, True] and place.selected == 4
-    everything = place_of(relevancy, splats, torch.tensor([[1.0, 1.0]]).expand(4, 2))
+    shown = torch.tensor([[10.0], [6.0], [0.1], [0.0]])
+    place, everything = place_of(relevancy, splats, shown), place_of(relevancy, splats, torch.ones(4, 1))
+    assert place.mask.all() and place.selected == 4
     assert place.box is not None and everything.box is not None
     assert place.box.size.max() < everything.box.size.max() - 0.1
     nothing = place_of(torch.full((4, 1), 0.5), splats, shown)
@@ -226,7 +225,7 @@ def test_what_hardly_shows_in_the_masks_is_outside_the_box() -> None:
 def test_of_two_things_the_clearer_one_has_the_box() -> None:
     """The second pair shows more, but is hardly relevant; both are selected, and neither's box reaches the other."""
     splats = splats_at((0, 0, 0), (0.1, 0, 0), (5.0, 0, 0), (5.1, 0, 0))
-    shown = torch.tensor([[10.0, 10.0], [10.0, 10.0], [12.0, 12.0], [12.0, 12.0]])
+    shown = torch.tensor([[10.0], [10.0], [12.0], [12.0]])
     place = place_of(torch.tensor([[0.9], [0.9], [0.6], [0.6]]), splats, shown)
     assert place.mask.tolist() == [True, True, False, False] and place.selected == 4
     assert place.box is not None and place.box.centre[0] == pytest.approx(0.05, abs=1e-3)

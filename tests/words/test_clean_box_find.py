@@ -150,6 +150,16 @@ def test_averages_close_holes_and_parts_are_cleaned() -> None:
     assert closed.mask.tolist() == [True, True, True, False, False] and (closed.above, closed.apart) == ((4,), 1)
 
 
+def test_what_photos_show_outside_of_the_masks_is_left_out() -> None:
+    splats = chain(0, 0.9, 1.8, 5.0)
+    relevancy, in_masks = torch.tensor([[0.9], [0.9], [0.9], [0.4]]), torch.tensor([[1.0], [0.5], [0.49], [1.0]])
+    found = find(relevancy, splats, Neighbours(splats), average=False, in_masks=in_masks)
+    assert found.mask.tolist() == [True, True, False, False] and (found.above, found.outside) == ((3,), 1)
+    # What is taken away with its rim is not kept from it.
+    with_rim = find(relevancy, splats, Neighbours(splats), average=False, in_masks=in_masks, reach=0.2)
+    assert with_rim.mask.tolist() == [True, True, True, False]
+
+
 def test_reach_grows_over_the_rim_alone() -> None:
     splats = chain(0, 0.9, 1.8, 5.0)
     relevancy = torch.tensor([[0.9], [0.45], [0.3], [0.45]])

@@ -112,12 +112,15 @@ def _train(order: Order, report: Report) -> dict[str, Any]:
     if labels is not None:
         result["semantics"] = json.loads((base / "semantics.json").read_text(encoding="utf-8"))["seconds"]
         trainer.pipeline.eval()
-        trained = Trained(model, OpenRun(base / "config.yml", trainer.pipeline).photos())
+        trained = Trained(OpenRun(base / "config.yml", trainer.pipeline))
         limits = thresholds_of(settings)
         reports = {
             name: trained.measure(labels, name, threshold=limits.relevancy, least_alpha=limits.least_alpha) for name in wanted
         }
-        result["words"] = {name: {**report.scores, "pairs": len(report.rows)} for name, report in reports.items()}
+        result["words"] = {
+            name: {**report.scores, "pairs": len(report.rows), "trained_on": report.trained_on}
+            for name, report in reports.items()
+        }
         result["words_settings"] = {name: dict(report.settings) for name, report in reports.items()}
     result |= memory_peaks()
     machine = vars(describe(str(trainer.device), photos.cache_place(), str(trainer.pipeline.guidance)))

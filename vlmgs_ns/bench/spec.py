@@ -54,7 +54,7 @@ Point = tuple[float, float, float]
 Name = Annotated[Text, AfterValidator(_name)]
 Starts = Annotated[tuple[Annotated[str, BeforeValidator(_start)], ...], Field(min_length=1), AfterValidator(_unique)]
 """Points to start from: ``points``, the scene's own, or ``random N``."""
-Protocols = Annotated[tuple[Literal["A", "B", "C"], ...], AfterValidator(_unique)]
+Protocols = Annotated[tuple[Literal["A", "B", "B-langsplat", "C", "C-find"], ...], AfterValidator(_unique)]
 Overrides = Annotated[
     dict[Text, Annotated[Any, BeforeValidator(_setting)]],
     AfterValidator(lambda settings: {path.replace("-", "_"): value for path, value in settings.items()}),

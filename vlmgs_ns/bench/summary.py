@@ -43,6 +43,10 @@ def _word(protocol: str, score: str) -> Callable[[Row], float | None]:
     return lambda row: row.get("words", {}).get(protocol, {}).get(score)
 
 
+def _trained_on(row: Row) -> float | None:
+    return max((words["trained_on"] for words in row.get("words", {}).values() if "trained_on" in words), default=None)
+
+
 COLUMNS = (
     Column("psnr", "PSNR", 2, lambda row: row.get("psnr")),
     Column("object_psnr", "object PSNR", 2, lambda row: row.get("object_psnr")),
@@ -54,9 +58,12 @@ COLUMNS = (
     Column("localisation", "A: localisation", 3, _word("A", "localisation")),
     Column("iou_2d", "B: mIoU", 3, _word("B", "iou")),
     Column("average_precision", "B: mAP over pairs", 3, _word("B", "average_precision")),
+    Column("iou_langsplat", "B-langsplat: mIoU", 3, _word("B-langsplat", "iou")),
     Column("iou_3d", "C: mIoU", 3, _word("C", "iou")),
     Column("acc_25", "C: Acc@0.25", 3, _word("C", "acc@0.25")),
     Column("acc_50", "C: Acc@0.5", 3, _word("C", "acc@0.5")),
+    Column("iou_find", "C-find: mIoU", 3, _word("C-find", "iou")),
+    Column("trained_on", "labelled views trained on", 0, _trained_on),
     Column("seconds", "training s", 1, lambda row: row.get("seconds")),
     Column("cpu_seconds", "processor s", 1, lambda row: row.get("cpu_seconds")),
     Column("memory_mb", "peak MB", 0, lambda row: row.get("memory_mb")),

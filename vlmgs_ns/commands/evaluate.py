@@ -1,4 +1,4 @@
-"""``vlmgs eval``: how well words find things in a trained scene, by one of the three protocols."""
+"""``vlmgs eval``: how well words find things in a trained scene, by one of the protocols."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ class Evaluate:
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run, as ns-train wrote it: its folder, its config.yml, or its scene, for the newest of its runs."""
-    protocol: Literal["A", "B", "C"] = "A"
+    protocol: Literal["A", "B", "B-langsplat", "C", "C-find"] = "A"
     """A: is the greatest pixel of the relevancy map in a box of the phrase (LERF), or in its mask where labels have no boxes?
-    B: IoU of the map above a threshold, and of the arg max over the label set (LERF-OVS 2-D, 3D-OVS). C: IoU of the silhouette
-    of the Gaussians that the phrase selects."""
+    B: IoU of the map above a threshold, and of the arg max over the label set (LERF-OVS 2-D, 3D-OVS). B-langsplat: IoU as
+    LangSplat's published code measures it, for comparison with its table alone. C: IoU of the silhouette of the Gaussians above
+    the threshold; C-find: of those that export and the viewer select."""
     labels: Literal["auto", "toy", "lerf", "lerf-ovs", "3d-ovs"] = "auto"
     """Format of the labels; auto: toy where there is a labels.json, else give it."""
     folder: Path | None = None
     """Folder of the labels; by default the scene's own."""
     threshold: float = THRESHOLD
-    """B and C: relevancy above which a pixel or a Gaussian belongs to a phrase; one for all scenes."""
+    """B, C and C-find: relevancy above which a pixel or a Gaussian belongs to a phrase; one for all scenes."""
     least_alpha: float = 0.5
-    """C: opacity from which a pixel counts as covered."""
+    """C and C-find: opacity from which a pixel counts as covered."""
     output: Path | None = None
     """Where to write the report; by default eval_A.json (or B, C) in the run's folder."""
 
@@ -54,7 +55,7 @@ class Evaluate:
         run = open_run(config)
         if scene is None:
             scene = self._read(run.data)
-        trained = Trained(run.model, run.photos())
+        trained = Trained(run)
         if not trained.knows(scene):
             raise InputError(
                 f"none of the {len(scene.views)} labelled pictures ({scene.views[0].image}, …) is a photo of this run; give "
@@ -77,7 +78,10 @@ class Evaluate:
                 raise error if isinstance(error, InputError) else InputError(str(error)) from None
         path = self.output or run.folder / f"eval_{self.protocol}.json"
         found.write(path)
-        say(f"{found.title}: {len(found.rows)} pairs of view and phrase, {sum(row.missing for row in found.rows)} not rendered")
+        say(
+            f"{found.title}: {len(found.rows)} pairs of view and phrase, {sum(row.missing for row in found.rows)} not rendered; "
+            f"{found.trained_on} of {len({row.view for row in found.rows})} views were trained on"
+        )
         for name, value in found.scores.items():
             say(f"  {name}: {value:.3f}")
         say(f"Wrote {path}")

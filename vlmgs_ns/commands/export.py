@@ -146,8 +146,8 @@ class Export:
                 )
             if not found.masks[:, k].any():
                 raise InputError(
-                    f"{phrase!r} finds {found.above[k]} Gaussians, all fainter than --least-opacity {self.least_opacity:g}; "
-                    "take a lower one"
+                    f"{phrase!r} finds {found.above[k]} Gaussians, all fainter than --least-opacity {self.least_opacity:g}, or "
+                    "shown by photos where the words do not fit; take a lower one, or a lower --threshold"
                 )
 
     def _write(self, run: OpenRun, folder: Path, query: words.Query, found: Found | None) -> dict[str, Any]:
@@ -205,6 +205,7 @@ class Export:
             "dropped": {
                 "faint": 0 if found is None else found.faint,
                 "apart": 0 if found is None else found.apart,
+                "outside": 0 if found is None else found.outside,
                 "invisible": int((wanted & ~drawn).sum()),
                 "floating": int((drawn & ~kept).sum()),
             },
@@ -245,8 +246,11 @@ class Export:
         for phrase, figures in result["phrases"].items():
             say(f"{phrase}: {figures['gaussians']:,} Gaussians, relevancy up to {figures['highest_relevancy']:.2f}")
         dropped = result["dropped"]
-        if dropped["faint"] or dropped["apart"]:
-            say(f"Left out of the selection: {dropped['faint']:,} for their opacity, {dropped['apart']:,} apart from the rest")
+        if dropped["faint"] or dropped["apart"] or dropped["outside"]:
+            say(
+                f"Left out of the selection: {dropped['outside']:,} that photos show where the words do not fit, "
+                f"{dropped['faint']:,} for their opacity, {dropped['apart']:,} apart from the rest"
+            )
         if dropped["floating"]:
             say(f"Left out of the rest: {dropped['floating']:,} that float about")
         size = result["bytes"] / 1e6

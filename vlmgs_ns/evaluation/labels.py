@@ -29,6 +29,16 @@ class LabelledObject:
 
 
 @dataclass(frozen=True)
+class Keyframe:
+    """The camera of a rendered picture, from a path of nerfstudio's viewer."""
+
+    camera_to_world: tuple[tuple[float, ...], ...]
+    """3 rows of 4, OpenGL axes, in the frame that nerfstudio's dataparser gives the scene by default."""
+    fov: float
+    """Vertical, in degrees."""
+
+
+@dataclass(frozen=True)
 class LabelledView:
     """One picture and what is labelled in it. Phrases of the scene that are not among the objects are not to be seen."""
 
@@ -39,6 +49,8 @@ class LabelledView:
     height: int
     objects: tuple[LabelledObject, ...]
     """One per phrase; see `merged`."""
+    keyframe: Keyframe | None = None
+    """Where it was rendered from; None: it is a photo."""
 
     @property
     def stem(self) -> str:

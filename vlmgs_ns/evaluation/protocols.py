@@ -3,11 +3,15 @@
 A   LERF boxes: is the greatest pixel of the relevancy map inside a box of the phrase?
 B   LERF-OVS 2-D: IoU of the thresholded relevancy map. Beside it, IoU of the arg max over the label set, as 3D-OVS measures, and
     the average precision of the map, which needs no threshold.
-C   LERF-OVS 3-D: Gaussians selected by the phrase are rendered alone; IoU of their silhouette, Acc@0.25 and Acc@0.5.
+    B-langsplat is LERF-OVS 2-D as LangSplat's published code measures it, for comparison with its table and its successors':
+    every map is blurred, stretched to its own range and cut there (`langsplat`).
+C   LERF-OVS 3-D: Gaussians above the threshold are rendered alone; IoU of their silhouette, Acc@0.25 and Acc@0.5.
+    C-find is the same of the Gaussians that `words.find` selects, which people get: averaged, shown in masks, cleaned.
 
 Each is a function of labels and of a callable that renders, and knows nothing of the model. A pair of view and phrase counts
 once. A pair whose mask is empty is not visible and left out; a pair without a prediction counts as 0. Thresholds are arguments,
-never searched for, and maps are never stretched: figures of codes that stretch each map to [0, 1] first do not compare with B.
+never searched for, and but for B-langsplat maps are never stretched: figures of codes that stretch each map compare with that
+alone.
 
 On "mAP": ``average_precision`` ranks the pixels of one view by their relevancy for one phrase, and its mean is a mAP over pairs;
 there are no instances in it as in detection. The public 3D-OVS code measures no AP but the share of pixels that are right; that
@@ -26,6 +30,7 @@ import torch
 from torch import Tensor
 
 from vlmgs_ns.evaluation.labels import LabelledObject, LabelledScene, LabelledView
+from vlmgs_ns.evaluation.langsplat import THRESHOLD, WINDOW, averaged, langsplat_mask
 from vlmgs_ns.evaluation.metrics import (
     Mask,
     accuracy_at,
@@ -49,7 +54,9 @@ size of the same aspect is resized to the nearest pixel."""
 TITLES = {
     "A": "localisation: the greatest pixel of the relevancy map",
     "B": "2-D segmentation: the relevancy map above one threshold, and its arg max over the label set",
-    "C": "3-D selection: the silhouette of the selected Gaussians rendered alone",
+    "B-langsplat": "2-D segmentation as LangSplat measures it: each map blurred, stretched and cut at 0.4",
+    "C": "3-D selection: the silhouette of the Gaussians above the threshold rendered alone",
+    "C-find": "3-D selection: the silhouette of the Gaussians that export and the viewer select, rendered alone",
 }
 ACCURACIES = (0.25, 0.5)
 
@@ -143,12 +150,46 @@ def protocol_b(
     return _report("B", scene, rows, hidden, chosen, settings, views)
 
 
+def protocol_b_langsplat(
+    scene: LabelledScene,
+    relevancy_of: RelevancyOf,
+    *,
+    settings: Mapping[str, Setting] | None = None,
+) -> Report:
+    """2-D segmentation as LangSplat measures it. Scores: ``iou``, and where all labels have boxes ``localisation``, of the
+    averaged map's greatest pixel.
+
+    Args:
+        scene: labels with masks.
+        relevancy_of: renders; asked once a view, for the phrases that it shows.
+        settings: what the report should say of the model and the query.
+
+    Raises:
+        ValueError: nothing to evaluate, labels without masks, or maps that are damaged or of another aspect.
+    """
+    rows: list[Row] = []
+    hidden = 0
+    boxed = all(thing.boxes for view in scene.views for thing in view.objects)
+    for view, objects, truths in _labelled(scene, decode=True):
+        hidden += len(view.objects) - len(objects)
+        if not objects:
+            continue
+        maps = _maps(relevancy_of, view, [thing.phrase for thing in objects])
+        for k, thing in enumerate(objects):
+            scores = {"iou": 0.0 if maps is None else iou(langsplat_mask(maps[k]), truths[thing.phrase])}
+            if boxed:
+                scores["localisation"] = float(maps is not None and hits_boxes(averaged(maps[k]), thing.boxes))
+            rows.append(Row(view.image, thing.phrase, scores, maps is None))
+    return _report("B-langsplat", scene, rows, hidden, {"window": WINDOW, "threshold": THRESHOLD, "levels": 1}, settings)
+
+
 def protocol_c(
     scene: LabelledScene,
     silhouette_of: SilhouetteOf,
     *,
     threshold: float,
     least_alpha: float,
+    name: Literal["C", "C-find"] = "C",
     settings: Mapping[str, Setting] | None = None,
 ) -> Report:
     """3-D selection. Scores: ``iou``, and ``acc@0.25`` and ``acc@0.5``, which are 1 where the IoU is greater.
@@ -158,6 +199,7 @@ def protocol_c(
         silhouette_of: selects and renders; asked once for each pair. One selection must serve all views of a phrase.
         threshold: by which `silhouette_of` selects Gaussians; the same for all scenes. Recorded in the report.
         least_alpha: opacity from which `silhouette_of` counts a pixel as covered. Recorded in the report.
+        name: of what `silhouette_of` selects, see above.
         settings: what the report should say of the model and the query.
 
     Raises:
@@ -172,7 +214,7 @@ def protocol_c(
             overlap = 0.0 if silhouette is None else iou(_fit_mask(silhouette, view), truth)
             scores = {"iou": overlap, **{f"acc@{limit}": accuracy_at([overlap], limit) for limit in ACCURACIES}}
             rows.append(Row(view.image, phrase, scores, silhouette is None))
-    return _report("C", scene, rows, hidden, {"threshold": threshold, "least_alpha": least_alpha}, settings)
+    return _report(name, scene, rows, hidden, {"threshold": threshold, "least_alpha": least_alpha}, settings)
 
 
 def _labelled(scene: LabelledScene, decode: bool) -> Iterator[tuple[LabelledView, list[LabelledObject], dict[str, Mask]]]:

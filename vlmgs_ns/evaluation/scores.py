@@ -27,6 +27,8 @@ class Row:
     """Each in [0, 1], the more the better; a protocol's rows all have the same ones."""
     missing: bool = False
     """There was no prediction, so that every score is 0."""
+    trained_on: bool = False
+    """The scene was trained, or its features were lifted, on the photo of this view."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Report:
     """One protocol on one scene."""
 
     protocol: str
-    """A, B or C."""
+    """A key of `protocols.TITLES`."""
     title: str
     """What the protocol measures, in words."""
     scene: str
@@ -52,6 +54,11 @@ class Report:
         return {**mean(row.scores for row in self.rows), **mean(self.views.values())}
 
     @property
+    def trained_on(self) -> int:
+        """Number of labelled views that were trained or lifted on."""
+        return len({row.view for row in self.rows if row.trained_on})
+
+    @property
     def phrases(self) -> dict[str, Scores]:
         """For each phrase, in the order of their names, the mean of each score over the views that show it."""
         names = sorted({row.phrase for row in self.rows})
@@ -67,10 +74,14 @@ class Report:
             "scores": self.scores,
             "pairs": len(self.rows),
             "missing": sum(row.missing for row in self.rows),
+            "trained_on": self.trained_on,
             "not_visible": self.not_visible,
             "phrases": self.phrases,
             "views": {name: dict(scores) for name, scores in self.views.items()},
-            "rows": [{"view": row.view, "phrase": row.phrase, "missing": row.missing, **row.scores} for row in self.rows],
+            "rows": [
+                {"view": row.view, "phrase": row.phrase, "missing": row.missing, "trained_on": row.trained_on, **row.scores}
+                for row in self.rows
+            ],
         }
 
     def write(self, path: Path) -> None:

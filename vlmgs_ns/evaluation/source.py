@@ -73,6 +73,13 @@ class Source:
             self.refuse("must be text that is not empty")
         return str(self.content).strip()
 
+    def parsed(self) -> Source:
+        """Return what the text holds as JSON."""
+        try:
+            return Source(self.path, parse_json(self.text()), self.place)
+        except ValueError as error:
+            self.refuse(f"is not JSON: {error}")
+
     def number(self) -> float:
         """Return a finite number."""
         if isinstance(self.content, bool) or not isinstance(self.content, (int, float)) or not abs(self.content) < 1e9:

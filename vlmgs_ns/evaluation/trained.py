@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,20 +18,18 @@ from vlmgs_ns.evaluation.lerf_ovs import read_lerf_ovs
 from vlmgs_ns.evaluation.scores import Report, Setting
 from vlmgs_ns.evaluation.threed_ovs import read_3d_ovs
 from vlmgs_ns.evaluation.toy_labels import read_toy
+from vlmgs_ns.method.default_frame import DefaultFrame
+from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.semantics.blend import blend
 from vlmgs_ns.semantics.relevancy import select
+from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.words.query import Query
 from vlmgs_ns.words.question import ask
 
-if TYPE_CHECKING:
-    from nerfstudio.cameras.cameras import Cameras
-
-    from vlmgs_ns.method.model import VlmFastGSModel
-
 Kind = Literal["toy", "lerf", "lerf-ovs", "3d-ovs"]
 """Format of the labels."""
-Protocol = Literal["A", "B", "C"]
+Protocol = Literal["A", "B", "B-langsplat", "C", "C-find"]
 
 READERS: dict[str, Callable[[Path], LabelledScene]] = {
     "toy": read_toy, "lerf": read_lerf, "lerf-ovs": read_lerf_ovs, "3d-ovs": read_3d_ovs
@@ -51,24 +51,30 @@ def read_labels(kind: Kind, folder: Path, wanted: Iterable[Protocol]) -> Labelle
 
 
 class Trained:
-    """A trained model, asked about labelled views by the names of its photos.
-
-    Args:
-        model: in evaluation mode.
-        photos: every photo's file with its camera.
+    """A finished run, asked about labelled views: by the names of its photos, or from the keyframes that they were rendered from.
 
     Raises:
         InputError: the scene has no semantics.
     """
 
-    def __init__(self, model: VlmFastGSModel, photos: Iterable[tuple[Path, Cameras]]) -> None:
-        model.searchable()
-        self.model = model
-        self.cameras = {file.stem: camera for file, camera in photos}
+    def __init__(self, run: OpenRun) -> None:
+        run.model.searchable()
+        self.model = run.model
+        self.photos = {file.stem: camera for file, camera in run.photos()}
+        self.training = {file.stem for file in run.training_photos}
+        self.default_frame = DefaultFrame(run)
+
+    def camera(self, view: LabelledView) -> Pinhole | None:
+        """Return the camera of a labelled view; None where it is none of the photos. Raises as `DefaultFrame.camera`."""
+        if view.keyframe is not None:
+            pose = torch.tensor(view.keyframe.camera_to_world)
+            return self.model.pinhole(self.default_frame.camera(pose, view.keyframe.fov, view.width, view.height))
+        photo = self.photos.get(view.stem)
+        return None if photo is None else self.model.pinhole(photo)
 
     def knows(self, scene: LabelledScene) -> bool:
-        """Return whether any labelled view is one of the photos."""
-        return any(view.stem in self.cameras for view in scene.views)
+        """Return whether any labelled view can be rendered."""
+        return any(view.keyframe is not None or view.stem in self.photos for view in scene.views)
 
     def measure(
         self,
@@ -83,9 +89,9 @@ class Trained:
         """Return the report of one protocol.
 
         Args:
-            scene: labels; views that are none of the photos count as missing.
-            threshold: B and C, relevancy above which a pixel or a Gaussian belongs to a phrase.
-            least_alpha: C, opacity from which a pixel counts as covered.
+            scene: labels; photos that the run does not have count as missing.
+            threshold: of B, C and C-find, relevancy above which a pixel or a Gaussian belongs to a phrase.
+            least_alpha: C and C-find, opacity from which a pixel counts as covered.
             report: called with every view after it was measured.
             settings: more values for the report.
 
@@ -100,41 +106,69 @@ class Trained:
             "encoder": about.clip_fingerprint,
             "negatives": "; ".join(about.negatives),
         }
-        boxed = all(thing.boxes for view in scene.views for thing in view.objects)
 
         def maps(view: LabelledView, phrases: Sequence[str]) -> Tensor | None:
             found = self.maps(view, phrases)
             report(view)
             return found
 
+        @cache
+        def selected(phrase: str) -> Tensor:  # [N] bool
+            question = ask(self.model, Query((phrase,), threshold=threshold))
+            return question.select().mask if protocol == "C-find" else select(question.relevancy[:, 0], threshold)
+
         def silhouette(view: LabelledView, phrase: str) -> Tensor | None:
-            found = self.silhouette(view, phrase, threshold, least_alpha)
+            found = self.silhouette(view, selected(phrase), least_alpha)
             report(view)
             return found
 
+        found = self._report(protocol, scene, maps, silhouette, threshold, least_alpha, metadata)
+        trained_on = {view.image for view in scene.views if view.keyframe is None and view.stem in self.training}
+        return replace(found, rows=tuple(replace(row, trained_on=row.view in trained_on) for row in found.rows))
+
+    @staticmethod
+    def _report(
+        protocol: Protocol,
+        scene: LabelledScene,
+        maps: protocols.RelevancyOf,
+        silhouette: protocols.SilhouetteOf,
+        threshold: float,
+        least_alpha: float,
+        metadata: dict[str, Setting],
+    ) -> Report:
+        boxed = all(thing.boxes for view in scene.views for thing in view.objects)
         if protocol == "A":
             # Labels without boxes are asked whether the pixel is in the mask, which is stricter; the report says so.
             return protocols.protocol_a(scene, maps, inside="boxes" if boxed else "mask", settings=metadata)
+        if protocol == "B-langsplat":
+            return protocols.protocol_b_langsplat(scene, maps, settings=metadata)
         if protocol == "B":
             # Where labels say what the rest is called, or cover the picture (no boxes: 3D-OVS), every pixel belongs to a phrase.
             floor = None if scene.background or not boxed else threshold
             return protocols.protocol_b(scene, maps, threshold=threshold, argmax_floor=floor, settings=metadata)
-        return protocols.protocol_c(scene, silhouette, threshold=threshold, least_alpha=least_alpha, settings=metadata)
+        return protocols.protocol_c(
+            scene, silhouette, threshold=threshold, least_alpha=least_alpha, name=protocol, settings=metadata
+        )
 
     def maps(self, view: LabelledView, phrases: Sequence[str]) -> Tensor | None:  # [P, H, W]
         """Return the relevancy of phrases; None where the view is none of the photos."""
-        camera = self.cameras.get(view.stem)
+        camera = self.camera(view)
         if camera is None:
             return None
-        look = ask(self.model, Query(tuple(phrases))).look(self.model.pinhole(camera))
+        look = ask(self.model, Query(tuple(phrases))).look(camera)
         return torch.from_numpy(look.relevancy)
 
-    def silhouette(self, view: LabelledView, phrase: str, threshold: float, least_alpha: float) -> Tensor | None:  # [H, W] bool
-        """Return the silhouette of a phrase's Gaussians, rendered alone; None where the view is none of the photos."""
-        camera = self.cameras.get(view.stem)
+    def silhouette(
+        self,
+        view: LabelledView,
+        mask: Tensor,  # [N] bool
+        least_alpha: float,
+    ) -> Tensor | None:  # [H, W] bool
+        """Return the silhouette of these Gaussians, rendered alone; None where the view is none of the photos."""
+        camera = self.camera(view)
         if camera is None:
             return None
-        question = ask(self.model, Query((phrase,)))
-        chosen = question.splats[select(question.relevancy[:, 0], threshold).to(question.splats.means.device)]
-        _, alpha = blend(chosen, self.model.pinhole(camera), chosen.means.new_zeros(len(chosen), 1))
+        splats = self.model.splats()
+        chosen = splats[mask.to(splats.means.device)]
+        _, alpha = blend(chosen, camera, chosen.means.new_zeros(len(chosen), 1))
         return (alpha >= least_alpha).cpu()

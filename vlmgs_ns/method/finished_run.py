@@ -49,6 +49,12 @@ class OpenRun:
         semantics = self.model.semantics
         return "" if semantics is None else caution(semantics.about.clip, self.data, self.folder)
 
+    @property
+    def training_photos(self) -> list[Path]:
+        """Files of the photos that it was trained on."""
+        files: list[Path] = self.pipeline.datamanager.train_dataset.image_filenames
+        return files
+
     def photos(self) -> Iterator[tuple[Path, Cameras]]:
         """Yield every photo's file with its camera, training views first, then held-out views."""
         for dataset in (self.pipeline.datamanager.train_dataset, self.pipeline.datamanager.eval_dataset):

@@ -30,7 +30,6 @@ from vlmgs_ns.method.initial_gaussians import initial_gaussians
 from vlmgs_ns.method.lpips import Lpips
 from vlmgs_ns.method.model_config import ModelSettings, make_strategy
 from vlmgs_ns.method.searchable import SearchableModel
-from vlmgs_ns.method.training_views import TrainingViews
 from vlmgs_ns.rasterize import composite, rasterization
 from vlmgs_ns.splats.camera import world_to_camera
 from vlmgs_ns.system.errors import InputError
@@ -92,7 +91,7 @@ class VlmFastGSModel(SearchableModel):
         self.strategy = make_strategy(self.config, self.num_train_data)
         scale = self.extent()[1] if self.config.densification == "fastgs" else 1.0
         self.strategy_state = self.strategy.initialize_state(scene_scale=scale)
-        self.training_views: TrainingViews | None = None
+        self.training_views = None
         self.steering: Steering | None = None
         self.guided_scene: TrainingScene | None = None
         self.trained_view: tuple[dict[str, Any], dict[str, Any]] | None = None

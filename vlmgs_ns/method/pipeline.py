@@ -64,8 +64,8 @@ class VlmFastGSPipeline(VanillaPipeline):
         if test_mode != "val" and config.checkpoint_dir is not None:
             checkpoint.check(checkpoint.newest(config.checkpoint_dir))
         super().__init__(config, str(device), test_mode, world_size, local_rank, grad_scaler)
+        self.model.training_views = self.datamanager  # type: ignore[assignment]
         if test_mode == "val":
-            self.model.training_views = self.datamanager  # type: ignore[assignment]
             self._choose_guidance()
             self.encoders = self._choose_encoders()
 

@@ -54,9 +54,7 @@ def likeness(gaussians: Gaussians, views: Views) -> float:
     colours = torch.cat([gaussians.features_dc[:, None], gaussians.features_rest], dim=1).to(device)
     error = variance = 0.0
     for index in torch.linspace(0, len(views) - 1, min(PHOTOS, len(views))).round().int().tolist():
-        full = views.camera(index)
-        factor = SIDE / max(full.width, full.height)
-        camera = full.resized(max(1, round(full.width * factor)), max(1, round(full.height * factor)))
+        camera = views.camera(index).within(SIDE)
         photo = torch.as_tensor(views.photo(index))
         photo = photo.float() / (255 if photo.dtype == torch.uint8 else 1)
         target = _small(photo, camera.height, camera.width)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.models.splatfacto import SplatfactoModel
 from torch import Tensor
 
+from vlmgs_ns.method.training_views import TrainingViews
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole, world_to_camera
 from vlmgs_ns.splats.gaussians import Splats
@@ -27,6 +29,9 @@ class SearchableModel(SplatfactoModel):
     prompts: list[str]
     """Phrases shown in evaluation, as ``relevancy_0``, ``relevancy_1``, …"""
 
+    training_views: TrainingViews | None
+    """The photos that it is trained on."""
+
     def splats(self) -> Splats:
         """Return the Gaussians after their activation functions, without gradients."""
         parameters = {name: values.detach() for name, values in self.gauss_params.items()}
@@ -42,6 +47,14 @@ class SearchableModel(SplatfactoModel):
         pose = world_to_camera(camera.camera_to_worlds.to(self.device))[0]
         K = camera.get_intrinsics_matrices()[0].to(self.device)
         return Pinhole(pose, K, int(camera.width.item()), int(camera.height.item()))
+
+    def photo_cameras(self, most: int) -> list[Pinhole]:
+        """Return the cameras of so many training photos at most, evenly spread; none where the photos are not known."""
+        if self.training_views is None:
+            return []
+        cameras = self.training_views.training_cameras()
+        chosen = np.linspace(0, len(cameras) - 1, min(most, len(cameras))).round().astype(int).tolist()
+        return [self.pinhole(cameras[k : k + 1]) for k in chosen]
 
     def searchable(self) -> SceneSemantics:
         """Return the scene's semantics. Raises an InputError that says how to add them, where there are none."""

@@ -22,6 +22,11 @@ class Pinhole:
         factor = self.K.new_tensor([[width / self.width], [height / self.height], [1.0]])
         return Pinhole(self.viewmat, self.K * factor, width, height)
 
+    def within(self, side: int) -> Pinhole:
+        """Return the same view with its longer side at most so many pixels."""
+        factor = side / max(self.width, self.height)
+        return self if factor >= 1 else self.resized(max(1, round(self.width * factor)), max(1, round(self.height * factor)))
+
     def shows(
         self,
         points: Tensor,  # [N, 3] world

@@ -83,9 +83,7 @@ class Lookout:
 
     def _shown(self, mask: Tensor, camera: Cameras) -> float:
         """Return the share of a photo that these Gaussians cover, less where its edges cut them."""
-        splats, full = self._scene.splats(), self._scene.pinhole(camera)
-        factor = SIDE / max(full.width, full.height)
-        small = full.resized(max(1, round(full.width * factor)), max(1, round(full.height * factor)))
+        splats, small = self._scene.splats(), self._scene.pinhole(camera).within(SIDE)
         picture, _ = blend(splats, small, mask[:, None].to(splats.means), min_radius=0.0)
         return float(picture.mean()) * share_in_picture(splats[mask], small)
 

@@ -51,6 +51,9 @@ class ShownScene(Protocol):
     def pinhole(self, camera: Cameras) -> Pinhole:
         """One nerfstudio camera at its full size."""
 
+    def photo_cameras(self, most: int) -> list[Pinhole]:
+        """Cameras of so many training photos at most, evenly spread."""
+
     def searchable(self) -> SceneSemantics:
         """Complete semantics. Raises an InputError that says how to add them, where there are none."""
 

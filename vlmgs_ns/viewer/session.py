@@ -103,12 +103,16 @@ class Session:
         if self.found is None:
             raise InputError("nothing was looked for yet; type what to find first")
         # What is hidden together with an object's fog leaves no ghost.
-        found = find(self.found.relevancy, self._scene.splats(), self._graph(), threshold=threshold, least_opacity=0.0)
+        in_masks = self.found.in_masks(threshold)
+        found = find(
+            self.found.relevancy, self._scene.splats(), self._graph(), threshold=threshold, in_masks=in_masks, least_opacity=0.0
+        )
         if not found.mask.any():
             highest = apart(float(found.relevancy.max()), threshold)
-            raise InputError(
-                f"no Gaussian is above {threshold:.2f}, the highest relevancy is {highest}; move the threshold or try other words"
-            )
+            why = f"no Gaussian is above {threshold:.2f}, the highest relevancy is {highest}"
+            if any(found.above):
+                why = f"photos show {count_gaussians(found.outside)} above {threshold:.2f}, but none mostly where the words fit"
+            raise InputError(f"{why}; move the threshold or try other words")
         self.selection.replace(found.mask)
         return self._describe("Selected by phrase")
 

@@ -1,7 +1,9 @@
 """From the relevancy of every Gaussian to the Gaussians of an object.
 
 Features of single Gaussians are noisy: holes open in an object where one falls just short. Relevancy is therefore averaged over
-Gaussians that touch before it is held against the threshold, and what passes is cleaned (`clean`).
+Gaussians that touch before it is held against the threshold, and what passes is cleaned (`clean`). Features of what lies behind
+an object or beside it are mixed with the object's; the photos tell these apart, and only what shows mostly where the words fit
+passes.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from vlmgs_ns.words.query import THRESHOLD
 REACH_TO_REMOVE = 0.1
 """`reach` for an object that is taken out of a scene: its rim, where features mix with what is behind, would stay as a ghost."""
 
+LEAST_IN_MASK = 0.5
+"""Share of what a Gaussian shows in training views that lies in the phrase's masks there, from which it may be selected."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -27,7 +32,9 @@ class Found:
     masks: Tensor  # [N, P] bool
     relevancy: Tensor  # [N, P] in [0, 1], as it was held against the threshold
     above: tuple[int, ...]
-    """Gaussians above the threshold, for each phrase, before they were cleaned."""
+    """Gaussians above the threshold, for each phrase, before any was dropped."""
+    outside: int
+    """Dropped because training views show them outside the phrase's masks for the most part, of all phrases together."""
     faint: int
     """Dropped for their opacity, of all phrases together."""
     apart: int
@@ -52,6 +59,7 @@ def find(
     neighbours: Neighbours,
     *,
     threshold: float = THRESHOLD,
+    in_masks: Tensor | None = None,  # [N, P] in [0, 1]
     average: bool = True,
     least_opacity: float = LEAST_OPACITY,
     least_share: float = LEAST_SHARE,
@@ -64,6 +72,7 @@ def find(
         splats: all Gaussians of the scene.
         neighbours: of the same scene.
         threshold: Gaussians more relevant are selected.
+        in_masks: as `Question.in_masks`; None: what training views show does not count.
         average: hold the mean over touching Gaussians against the threshold, weighted by opacity.
         least_opacity, least_share: as `cleaned` takes them, for each phrase on its own.
         reach: grow what is left through touching Gaussians of relevancy down to this much below the threshold.
@@ -73,7 +82,8 @@ def find(
     """
     held = neighbours.averaged(relevancy, splats.opacities).float() if average else relevancy.detach().cpu().float()
     above = held > threshold
-    parts = [cleaned(column, splats, neighbours, least_opacity, least_share) for column in above.unbind(1)]
+    inside = above if in_masks is None else above & (in_masks >= LEAST_IN_MASK)
+    parts = [cleaned(column, splats, neighbours, least_opacity, least_share) for column in inside.unbind(1)]
     masks = [part.mask for part in parts]
     if reach > 0:
         masks = [neighbours.grow(mask, held[:, k] > threshold - reach) for k, mask in enumerate(masks)]
@@ -81,6 +91,7 @@ def find(
         torch.stack(masks, dim=1) if masks else above,
         held,
         tuple(above.sum(dim=0).tolist()),
+        int((above & ~inside).sum()),
         sum(part.faint for part in parts),
         sum(part.apart for part in parts),
     )

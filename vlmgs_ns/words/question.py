@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vlmgs_ns.semantics.blend import blend, shown
+from vlmgs_ns.semantics.blend import MIN_RADIUS, blend
 from vlmgs_ns.semantics.relevancy import relevancy_from_scores
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
@@ -28,7 +26,10 @@ from vlmgs_ns.words.clean import LEAST_OPACITY, LEAST_SHARE
 from vlmgs_ns.words.find import Found, find
 from vlmgs_ns.words.place import Place, places
 from vlmgs_ns.words.query import Query
-from vlmgs_ns.words.sighting import Floats, Sighting, sight
+from vlmgs_ns.words.sighting import LEAST_ALPHA, Floats, Sighting, sight
+
+MOST_VIEWS, SIDE = 12, 128
+"""Training views that decide what shows in masks, and the longer side in pixels of the pictures for that."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class SearchableScene(Protocol):
     def searchable(self) -> SceneSemantics:
         """Return the features of the Gaussians. Raises an InputError for a scene without them."""
 
+    def photo_cameras(self, most: int) -> list[Pinhole]:
+        """Return the cameras of so many training photos at most, evenly spread; none where the photos are not known."""
+
     def splats(self) -> Splats:
         """Return the Gaussians after their activation functions, without gradients."""
 
@@ -59,11 +63,14 @@ class Question:
         negatives: names of what it has to beat.
         splats: all Gaussians of the scene.
         scores: [N, P + M] of the P phrases, then of the M negatives.
+        views: of the training photos, by which Gaussians are told from what lies behind and beside a thing.
     """
 
-    def __init__(self, query: Query, negatives: Sequence[str], splats: Splats, scores: Tensor) -> None:
+    def __init__(
+        self, query: Query, negatives: Sequence[str], splats: Splats, scores: Tensor, views: Sequence[Pinhole] = ()
+    ) -> None:
         self.query, self.negatives = query, tuple(negatives)
-        self.splats, self.scores = splats, scores
+        self.splats, self.scores, self.views = splats, scores, views
 
     @staticmethod
     def of(
@@ -96,25 +103,50 @@ class Question:
         """Select the Gaussians of each phrase; the arguments are those of `find`."""
         return find(
             self.relevancy, self.splats, self.neighbours, threshold=self.query.threshold,
-            average=average, least_opacity=least_opacity, least_share=least_share, reach=reach,
+            in_masks=self.in_masks(self.query.threshold), average=average, least_opacity=least_opacity,
+            least_share=least_share, reach=reach,
         )  # fmt: skip
+
+    def in_masks(self, threshold: float) -> Tensor:  # [N, P] in [0, 1], on the CPU
+        """Return the share of what each Gaussian shows in training views that lies in each phrase's masks; 1 where it shows
+        nothing."""
+        count = len(self.query.phrases)
+        total = torch.zeros(len(self.splats), count + 1)
+        for view in self.views:
+            total += self.trace(view.within(SIDE), threshold, min_radius=0.0)[1]
+        return torch.where(total[:, count:] > 0, total[:, :count] / total[:, count:], 1.0)
 
     @torch.no_grad()
     def look(self, camera: Pinhole) -> Look:
         """Return the relevancy of every pixel, and what is found."""
-        image, alpha = blend(self.splats, camera, self.scores)
+        return self._seen(*blend(self.splats, camera, self.scores), self.query.threshold)
+
+    def trace(
+        self, camera: Pinhole, threshold: float, min_radius: float = MIN_RADIUS
+    ) -> tuple[Look, Tensor]:  # [N, P + 1] on the CPU
+        """Return the look and what each Gaussian shows in it: its blending weight in the covered pixels above the threshold, by
+        phrase, and last in all covered pixels."""
+        with torch.enable_grad():
+            scores = self.scores.detach().requires_grad_()
+            image, alpha = blend(self.splats, camera, scores, min_radius=min_radius)
+        look, count = self._seen(image.detach(), alpha, threshold), len(self.query.phrases)
+        # Blending is linear: its gradient is the lift of as many maps as there are scores, P + 1 at least.
+        maps = torch.zeros_like(image)
+        maps[..., :count] = torch.from_numpy(look.relevancy).movedim(0, -1) > threshold
+        maps[..., count] = 1
+        maps[alpha < LEAST_ALPHA] = 0
+        (weights,) = torch.autograd.grad(image, scores, maps)
+        return look, weights[:, : count + 1].cpu()
+
+    def _seen(
+        self,
+        image: Tensor,  # [H, W, P + M] blended scores
+        alpha: Tensor,  # [H, W]
+        threshold: float,
+    ) -> Look:
         maps = relevancy_from_scores(image, len(self.query.phrases)).movedim(-1, 0).cpu().numpy()
         opacity = alpha.cpu().numpy()
-        return Look(maps, opacity, tuple(sight(one, opacity, self.query.threshold) for one in maps))
-
-    def shown(
-        self,
-        camera: Pinhole,
-        masks: npt.NDArray[np.bool_],  # [P, H, W]
-    ) -> Tensor:  # [N, P + 1] on the CPU
-        """Return what each Gaussian shows in a view: its blending weight in each mask, and last in the whole picture."""
-        maps = torch.from_numpy(np.concatenate([masks, np.ones_like(masks[:1])])).float().movedim(0, -1)
-        return shown(self.splats, camera, maps).cpu()
+        return Look(maps, opacity, tuple(sight(one, opacity, threshold) for one in maps))
 
 
 def ask(scene: SearchableScene, query: Query, lock: AbstractContextManager[object] | None = None) -> Question:
@@ -161,7 +193,8 @@ def _scored(
 ) -> Question:
     with torch.no_grad(), lock or nullcontext():
         splats = scene.splats()
-        return Question(query, negatives, splats, scene.searchable().scores(splats.means, vectors))
+        scores = scene.searchable().scores(splats.means, vectors)
+        return Question(query, negatives, splats, scores, scene.photo_cameras(MOST_VIEWS))
 
 
 class Survey:
@@ -171,14 +204,14 @@ class Survey:
         self.question = question
         self._cameras: list[Pinhole] = []
         self._clarity: list[list[float]] = []  # by view and phrase
-        self._shown = torch.zeros(len(question.splats), len(question.query.phrases) + 1)
+        self._shown = torch.zeros(len(question.splats), len(question.query.phrases))
 
     def look(self, camera: Pinhole) -> Look:
         """Look from one more view."""
-        look = self.question.look(camera)
+        look, shown = self.question.trace(camera, self.question.query.threshold)
         self._cameras.append(camera)
         self._clarity.append([sighting.clarity for sighting in look.sightings])
-        self._shown += self.question.shown(camera, np.stack([sighting.mask for sighting in look.sightings]))
+        self._shown += shown[:, :-1]
         return look
 
     def places(self) -> list[Place]:
