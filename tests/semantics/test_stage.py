@@ -182,13 +182,13 @@ def test_the_loss_is_taken_on_the_dino_grid(make: Callable[..., Stage]) -> None:
         for values in field.parameters():
             values.add_(0.3 * torch.randn(values.shape, generator=torch.Generator().manual_seed(values.numel())))
         rendered = [blend_field(field, stage.splats, stage.views.camera(index).resized(20, 15), (4, 5)) for index in range(3)]
-    same: Any = [PhotoMaps(clip.numpy(), dino.numpy()) for clip, dino in rendered]
-    other: Any = [PhotoMaps(maps.clip, np.roll(maps.dino, 1, axis=1)) for maps in same]
+    exact: Any = [PhotoMaps(clip.numpy(), dino.numpy()) for clip, dino in rendered]
+    other: Any = [PhotoMaps(maps.clip, np.roll(maps.dino, 1, axis=1)) for maps in exact]
     turn = int(torch.randperm(3, generator=torch.Generator().manual_seed(stage.config.seed))[0])
-    assert stage._loss(scene, same, 0, aligned=False).total.item() < 1e-9
-    loss = stage._loss(scene, same, 0, aligned=True)
+    assert stage._loss(scene, exact, 0, aligned=False).total.item() < 1e-9
+    loss = stage._loss(scene, exact, 0, aligned=True)
     by_cells = pixel_alignment(*rendered[turn])
-    assert loss.total.item() == pytest.approx(0.5 * by_cells.item(), rel=1e-3) and by_cells > 0.01
+    assert loss.total.item() == pytest.approx(0.5 * by_cells.item(), rel=1e-3) and by_cells > 0.001
     # What the alignment teaches reaches the CLIP head alone; what DINO's error does, the other and the grids too.
     loss.total.backward()
     assert field.clip_head.output.weight.grad.abs().max() > 1e-5 > field.dino_head.output.weight.grad.abs().max()

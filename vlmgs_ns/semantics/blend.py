@@ -124,7 +124,7 @@ def cell_means(
 
 @dataclass(frozen=True)
 class CellView:
-    """A view of frozen Gaussians as a matrix from features to means over a grid's cells: `blend_field` again and again, on the CPU."""
+    """A view of frozen Gaussians as a matrix from features to means over a grid's cells, to render it many times on the CPU."""
 
     ids: Tensor  # [M] int64, ascending: the Gaussians that reach a pixel
     weights: Tensor  # [h·w, M] sparse
