@@ -97,5 +97,5 @@ class SemanticsConfig:
 LITE_SEMANTICS = SemanticsConfig(
     mode="lift", sizes=LITE, warm_steps=400, warm_batch=2048, refine_steps=40, steps=400, alignment_steps=200
 )
-"""For a laptop's CPU: lifted features take a quarter of the processor time of a warm start, which tells things apart better but selects
-less of them above a threshold (docs/methods.md)."""
+"""For a laptop's CPU: lifted features take a third of the processor time of a warm start, which tells things apart better but
+fits a fixed threshold less (docs/methods.md)."""

@@ -29,7 +29,7 @@ class LossWeights:
     dino: float = 0.8
     """Weight of the squared error on DINO."""
     alignment: float = 0.05
-    """Weight of the pixel alignment; 0 leaves it out, as the first 2,500 steps do. The paper's 0.01, with the sums of its code."""
+    """Weight of the pixel alignment; 0 leaves it out, as the first 2,500 steps do. The paper's 0.01, in means over cells."""
 
 
 @dataclass
