@@ -3,8 +3,8 @@
     python benchmarks/prepare.py --out prepared [--rooms 0 1 2] [--captures fox/ banana/] [--videos fox/]
 
 Cameras are aligned by the similarity that fits their centres best. Errors are parts of the diagonal of the box of all true camera
-centres, and degrees. Photos alone are given to the command: EXIF as it is, poses removed. A video shows the first photos of a capture one
-after the other at 10 frames a second: each blurred, sharp and less blurred, every fourth one three times as long.
+centres, and degrees. Photos alone are given to the command: EXIF as it is, poses removed. A video shows the
+first photos of a capture one after the other at 10 frames a second: each blurred, sharp, less blurred; every fourth three times.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from vlmgs_ns.prepare.photos import jpeg_names, photo_files
 from vlmgs_ns.prepare.run import prepare
 from vlmgs_ns.prepare.settings import Preparation
+from vlmgs_ns.prepare.video import write_frames
 from vlmgs_ns.system.video import write_mp4
 from vlmgs_ns.toy.make import SceneSettings, make_scene
 
@@ -55,7 +56,7 @@ def errors(found: list[np.ndarray], true: list[np.ndarray]) -> tuple[np.ndarray,
 
 
 def make_video(folder: Path, video: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Write a video of the first `VIDEO_PHOTOS` of a folder; return each one's stem, what it shows [H, W, 3], and the same blurred."""
+    """Write a video of the first `VIDEO_PHOTOS` of a folder; return their stems, them [H, W, 3], and them blurred."""
     shown = []
     for file in photo_files(folder)[:VIDEO_PHOTOS]:
         photo = cv2.imread(str(file))[..., ::-1]
@@ -105,7 +106,10 @@ def main() -> None:
         processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         true = true_poses(scene)
         if as_video:
-            found = {path.stem: shown_in(path, shown) for path in sorted((target / "images").iterdir())}
+            chosen = args.out / f"{scene.name}_frames"
+            chosen.mkdir(exist_ok=True)
+            write_frames(source, chosen, Preparation().frames, Preparation().max_image_size)
+            found = {path.stem: shown_in(path, shown) for path in sorted(chosen.iterdir())}
             stems = {frame: stem for frame, (stem, _) in found.items()}
             sharp = sum(is_sharp for _, is_sharp in found.values())
             print(f"{scene.name}, video: {sharp} of {len(found)} frames are sharp, {len(set(stems.values()))} show another photo")
@@ -117,7 +121,8 @@ def main() -> None:
         distance, angle = errors([poses[name] for name in both], [true[name] for name in both])
         centres = np.stack([pose[:3, 3] for pose in true.values()])
         distance /= np.linalg.norm(np.ptp(centres, axis=0))
-        row = f"| {target.name.removesuffix('_prepared')} | {outcome.placed} of {outcome.photos} | {outcome.reprojection_error:.2f} |"
+        name = target.name.removesuffix("_prepared")
+        row = f"| {name} | {outcome.placed} of {outcome.photos} | {outcome.reprojection_error:.2f} |"
         row += "".join(f" {np.median(x):.{d}f} | {x.max():.{d}f} |" for x, d in ((100 * distance, 2), (angle, 2)))
         rows.append(f"{row} {processor:.0f} | {seconds:.0f} |")
         print(rows[-1], flush=True)

@@ -33,7 +33,7 @@ def cameras(count: int = 7) -> Array:  # [N, 4, 4] camera to world, OpenCV axes,
 def write_photos(
     folder: Path, poses: Array, width: int = WIDTH, height: int = HEIGHT, focal: float = FOCAL, first: int = 0
 ) -> None:
-    """Cast a ray for each pixel: it hits one of the planes x = 0, y = 0, z = 0, the last on its way. Names count from ``first``."""
+    """Cast a ray for each pixel: it hits one of the planes x = 0, y = 0, z = 0, the last on its way. Names start at `first`."""
     rng = np.random.default_rng(0)
     side = 8 * TEXELS
     textures = [sum(_noise(rng, side, grain) for grain in (4, 12, 40)).astype(np.uint8) for _ in range(3)]
