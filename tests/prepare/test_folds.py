@@ -1,4 +1,4 @@
-"""A ring of cameras around things, as it is and with its far half turned onto its near one, as repeated patterns fold it."""
+"""A ring of cameras around things, as it is and with some of them turned onto the other side, as repeated patterns do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from vlmgs_ns.prepare import motion
-from vlmgs_ns.prepare.folds import FOLDED, contradicting, leave_out_contradicting, shared
+from vlmgs_ns.prepare.folds import FOLDED, contradicting, leave_out_contradicting, misplaced, shared
 from vlmgs_ns.prepare.motion import Motion, PhotoMatches
 from vlmgs_ns.prepare.outcome import judge
 
@@ -22,8 +22,8 @@ AHEAD = 60
 """Degrees from its own direction up to which a point is seen: it lies on the outside of something."""
 
 
-def write_ring(folder: Path, fold: bool) -> Any:  # pycolmap.Reconstruction
-    """Return a model of cameras on a circle; the second half of cameras and points turned by 180 degrees if it is folded."""
+def write_ring(folder: Path, turned_from: float = 360, turned_to: float = 360) -> Any:  # pycolmap.Reconstruction
+    """Return a model of cameras on a circle; those of some degrees, and what lies in front of them, are turned by 180 degrees."""
     rng = np.random.default_rng(0)
     azimuth, turned = np.linspace(0, 360, CAMERAS, endpoint=False), np.diag([-1.0, -1.0, 1.0])
     facing = rng.uniform(0, 360, POINTS)
@@ -42,13 +42,13 @@ def write_ring(folder: Path, fold: bool) -> Any:  # pycolmap.Reconstruction
         ids = np.flatnonzero(np.abs((facing - angle + 180) % 360 - 180) < AHEAD)
         for number, point in enumerate(ids):
             seen_by[point].append((k + 1, number))
-        if fold and angle >= 180:
+        if turned_from <= angle < turned_to:
             rotation, centre = rotation @ turned, turned @ centre
         x, y, z, w = pycolmap.Rotation3d(rotation).quat
         pose = " ".join(map(str, (w, x, y, z, *(-rotation @ centre))))
         lines += [f"{k + 1} {pose} 1 {k}.jpg", " ".join(f"{pixels[p, 0]} {pixels[p, 1]} {p + 1}" for p in ids)]
-    if fold:
-        points[facing >= 180] = points[facing >= 180] @ turned
+    there = (turned_from <= facing) & (facing < turned_to)
+    points[there] = points[there] @ turned
     folder.mkdir()
     (folder / "cameras.txt").write_text(f"1 PINHOLE {WIDTH} {HEIGHT} {FOCAL} {FOCAL} {WIDTH / 2} {HEIGHT / 2}\n")
     (folder / "images.txt").write_text("\n".join(lines) + "\n")
@@ -64,12 +64,12 @@ def around(degrees: Any, radius: float) -> Array:  # [..., 2]
 
 @pytest.fixture
 def right(tmp_path: Path) -> Any:
-    return write_ring(tmp_path / "right", fold=False)
+    return write_ring(tmp_path / "right")
 
 
 @pytest.fixture
 def folded(tmp_path: Path) -> Any:
-    return write_ring(tmp_path / "folded", fold=True)
+    return write_ring(tmp_path / "folded", turned_from=180)
 
 
 def test_photos_side_by_side_share_what_they_see_unless_the_scene_is_folded(right: Any, folded: Any) -> None:
@@ -123,6 +123,33 @@ def test_a_folded_scene_is_placed_again_without_them(right: Any, folded: Any, tm
     assert motion._unfold([folded], *again) == [right] and len(placed) == 1
     assert motion._unfold([right], *again) == [right] and len(placed) == 1
     assert motion._unfold([], *again) == []
+
+
+def test_a_scene_that_would_fall_apart_stays_as_it_is(folded: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    database(tmp_path / "database.db", [(6, 6 + CAMERAS // 2)]).close()
+    part = write_ring(tmp_path / "part")
+    for image in list(part.images)[: CAMERAS // 2]:
+        part.deregister_frame(part.images[image].frame_id)
+    monkeypatch.setattr(motion, "_place", lambda *rest: [part])
+    assert motion._unfold([folded], tmp_path, [], tmp_path / "database.db", tmp_path, 0) == [folded]
+
+
+def test_a_photo_on_the_wrong_side_contradicts_its_neighbours(right: Any, tmp_path: Path) -> None:
+    astray = write_ring(tmp_path / "astray", turned_from=30, turned_to=30.1)
+    assert misplaced(right) == [] and misplaced(astray) == [5]
+    assert contradicting(astray) < FOLDED
+
+
+def test_a_misplaced_photo_is_placed_again(tmp_path: Path, monkeypatch: Any) -> None:
+    """It is gone from the model that the others are placed in, and so is the pair that put it where it was."""
+    astray, onto = write_ring(tmp_path / "astray", turned_from=30, turned_to=30.1), (5, 5 + CAMERAS // 2)
+    database(tmp_path / "database.db", [(6, 7), onto]).close()
+    given = []
+    monkeypatch.setattr(motion, "_place_rest", lambda model, *rest: given.append(model.num_reg_images()) or model)
+    motion._replace(astray, tmp_path, [], tmp_path / "database.db", tmp_path, 0)
+    assert given == [CAMERAS - 1]
+    with pycolmap.Database.open(tmp_path / "database.db") as found:
+        assert kept(found) == {(6, 7)}
 
 
 def test_a_scene_that_stays_folded_says_so(right: Any, folded: Any) -> None:

@@ -27,6 +27,8 @@ FEW = 20
 """Points below which nothing is said about a pair."""
 CLOSEST = 20
 """Photos that one is compared with, those of the smallest angles."""
+WITNESSES = 3
+"""Pairs from nearly the same place that tell whether a photo is misplaced."""
 FOLDED = 0.15
 """Share of contradicting pairs from nearly the same place above which a scene is folded: 0.37 of them in a folded room, 0
 to 0.07 in rooms and captures that are not."""
@@ -58,6 +60,15 @@ def contradicting(model: pycolmap.Reconstruction) -> float:
     """Return the share, in [0, 1], of the pairs from nearly the same place that share hardly a point."""
     near = [share < HARDLY for _, _, angle, share in shared(model) if angle < NEARLY]
     return float(np.mean(near)) if near else 0.0
+
+
+def misplaced(model: pycolmap.Reconstruction) -> list[int]:
+    """Return ids of the photos that contradict most of those from nearly the same place."""
+    votes: dict[int, list[bool]] = {}
+    for first, second, angle, share in shared(model):
+        for image in (first, second) if angle < NEARLY else ():
+            votes.setdefault(image, []).append(share < HARDLY)
+    return [image for image, against in sorted(votes.items()) if len(against) >= WITNESSES and np.mean(against) > 0.5]
 
 
 def leave_out_contradicting(model: pycolmap.Reconstruction, database: pycolmap.Database) -> int:

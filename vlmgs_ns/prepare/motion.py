@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from PIL import ExifTags, Image
 
-from vlmgs_ns.prepare.folds import FOLDED, contradicting, leave_out_contradicting
+from vlmgs_ns.prepare.folds import FOLDED, contradicting, leave_out_contradicting, misplaced
 from vlmgs_ns.prepare.pairs import leave_out_repeated, pairs_to_compare
 from vlmgs_ns.prepare.refine import refine
 from vlmgs_ns.system.progress import bar
@@ -87,8 +87,10 @@ def reconstruct(images: Path, work: Path, masks: Path | None, seed: int) -> Moti
     if models and models[0].num_reg_images() < len(names):
         # Photos of carpets and lawns share nothing else; among cameras that stand they find their place all the same.
         models[0] = _place_rest(models[0], images, names, database, work / "rest", seed)
-    for _ in range(REFINEMENTS if models else 0):
+    for k in range(REFINEMENTS if models else 0):
         models[0] = refine(models[0], _copy(database, work / "refined.db"), images, work / "refined")
+        if k == 0:
+            models[0] = _replace(models[0], images, names, _copy(database, work / "again.db"), work / "again", seed)
     with pycolmap.Database.open(database) as found:
         photos, turned_only = _matches(found, repeated)
     return Motion(models, photos, turned_only)
@@ -173,6 +175,22 @@ def _unfold(
         if contradicting(models[0]) < least:
             best, least = models, contradicting(models[0])
     return best
+
+
+def _replace(
+    model: pycolmap.Reconstruction, images: Path, names: list[str], database: Path, folder: Path, seed: int
+) -> pycolmap.Reconstruction:
+    """Return a model in which misplaced photos have been placed once more, without the pairs that put them where they were."""
+    import pycolmap
+
+    wrong = misplaced(model)
+    if not wrong:
+        return model
+    with pycolmap.Database.open(database) as found:
+        leave_out_contradicting(model, found)
+    for image in wrong:
+        model.deregister_frame(model.images[image].frame_id)
+    return _place_rest(model, images, names, database, folder, seed)
 
 
 def _place_rest(
