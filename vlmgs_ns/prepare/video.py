@@ -62,7 +62,7 @@ def write_frames(video: Path, folder: Path, frames: int, longest: int) -> int:
                 written += 1
                 _, jpeg = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
                 with replacing(folder / f"frame_{written:05d}.jpg") as partial:
-                    partial.write_bytes(jpeg)
+                    partial.write_bytes(jpeg.tobytes())
                 last = grey
             report(min(number + 1, wanted))
     return written
