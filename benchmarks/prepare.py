@@ -1,9 +1,10 @@
 """How well `vlmgs prepare` finds cameras: embedded rooms with true poses, and captures with the poses that they came with.
 
-    python benchmarks/prepare.py --out prepared [--rooms 0 1 2] [--captures fox/ banana/]
+    python benchmarks/prepare.py --out prepared [--rooms 0 1 2] [--captures fox/ banana/] [--videos fox/]
 
 Cameras are aligned by the similarity that fits their centres best. Errors are parts of the diagonal of the box of all true camera
-centres, and degrees. Photos alone are given to the command: EXIF as it is, poses removed.
+centres, and degrees. Photos alone are given to the command: EXIF as it is, poses removed. A video shows the
+first photos of a capture one after the other at 10 frames a second: each blurred, sharp, less blurred; every fourth three times.
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ import resource
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from vlmgs_ns.prepare.photos import jpeg_names, photo_files
 from vlmgs_ns.prepare.run import prepare
 from vlmgs_ns.prepare.settings import Preparation
+from vlmgs_ns.prepare.video import write_frames
+from vlmgs_ns.system.video import write_mp4
 from vlmgs_ns.toy.make import SceneSettings, make_scene
+
+VIDEO_PHOTOS, VIDEO_SIZE = 24, 540
+"""Photos of a capture that its video shows, and the longer side of its frames."""
 
 
 def true_poses(scene: Path) -> dict[str, np.ndarray]:  # stem -> [4, 4] camera to world, OpenGL axes
@@ -48,33 +55,74 @@ def errors(found: list[np.ndarray], true: list[np.ndarray]) -> tuple[np.ndarray,
     return np.linalg.norm(moved - b, axis=1), np.degrees(np.arccos(np.clip((np.array(turns) - 1) / 2, -1, 1)))
 
 
+def make_video(folder: Path, video: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Write a video of the first `VIDEO_PHOTOS` of a folder; return their stems, them [H, W, 3], and them blurred."""
+    shown = []
+    for file in photo_files(folder)[:VIDEO_PHOTOS]:
+        photo = cv2.imread(str(file))[..., ::-1]
+        scale = VIDEO_SIZE / max(photo.shape)
+        width, height = (2 * round(scale * side / 2) for side in photo.shape[1::-1])
+        photo = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+        shown.append((file.stem, photo, cv2.blur(photo, (9, 9))))
+    frames = [
+        frame
+        for k, (_, sharp, blurred) in enumerate(shown)
+        for frame in (blurred, sharp, cv2.blur(sharp, (5, 5))) * (3 if k % 4 == 3 else 1)
+    ]
+    write_mp4(video, frames, shown[0][1].shape[1], shown[0][1].shape[0], 10)
+    return shown
+
+
+def shown_in(frame: Path, shown: list[tuple[str, np.ndarray, np.ndarray]]) -> tuple[str, bool]:
+    """Return the photo that a frame shows, and whether it is nearer to the sharp one than to the blurred one."""
+    picture = cv2.imread(str(frame))[..., ::-1].astype(int)
+    stem, sharp, blurred = min(shown, key=lambda item: np.abs(picture - item[1]).mean())
+    return stem, bool(np.abs(picture - sharp).mean() < np.abs(picture - blurred).mean())
+
+
 def main() -> None:
     """Prepare all, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rooms", type=int, nargs="*", default=[])
     parser.add_argument("--captures", type=Path, nargs="*", default=[])
+    parser.add_argument("--videos", type=Path, nargs="*", default=[])
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     rooms = [args.out / f"room{seed}" for seed in args.rooms]
     for seed, room in zip(args.rooms, rooms, strict=True):
         if not room.exists():
             make_scene(room, SceneSettings(seed=seed, width=640, height=480))
     rows = []
-    for scene in (*rooms, *args.captures):
+    scenes = [(scene, False) for scene in (*rooms, *args.captures)] + [(scene, True) for scene in args.videos]
+    for scene, as_video in scenes:
+        source, target = scene / "images", args.out / f"{scene.name}_prepared"
+        if as_video:
+            source, target = args.out / f"{scene.name}.mp4", args.out / f"{scene.name}_video_prepared"
+            shown = make_video(scene / "images", source)
         start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
-        target = args.out / f"{scene.name}_prepared"
-        outcome = prepare(scene / "images", target, Preparation())
+        outcome = prepare(source, target, Preparation())
         seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF)
         processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         true = true_poses(scene)
-        files = photo_files(scene / "images")
-        stems = {Path(name).stem: file.stem for name, file in zip(jpeg_names(files), files, strict=True)}
+        if as_video:
+            chosen = args.out / f"{scene.name}_frames"
+            chosen.mkdir(exist_ok=True)
+            write_frames(source, chosen, Preparation().frames, Preparation().max_image_size)
+            found = {path.stem: shown_in(path, shown) for path in sorted(chosen.iterdir())}
+            stems = {frame: stem for frame, (stem, _) in found.items()}
+            sharp = sum(is_sharp for _, is_sharp in found.values())
+            print(f"{scene.name}, video: {sharp} of {len(found)} frames are sharp, {len(set(stems.values()))} show another photo")
+        else:
+            files = photo_files(source)
+            stems = {Path(name).stem: file.stem for name, file in zip(jpeg_names(files), files, strict=True)}
         poses = {stems[name]: pose for name, pose in true_poses(target).items()}
         both = sorted(poses.keys() & true.keys())
         distance, angle = errors([poses[name] for name in both], [true[name] for name in both])
         centres = np.stack([pose[:3, 3] for pose in true.values()])
         distance /= np.linalg.norm(np.ptp(centres, axis=0))
-        row = f"| {scene.name} | {outcome.placed} of {outcome.photos} | {outcome.reprojection_error:.2f} |"
+        name = target.name.removesuffix("_prepared")
+        row = f"| {name} | {outcome.placed} of {outcome.photos} | {outcome.reprojection_error:.2f} |"
         row += "".join(f" {np.median(x):.{d}f} | {x.max():.{d}f} |" for x, d in ((100 * distance, 2), (angle, 2)))
         rows.append(f"{row} {processor:.0f} | {seconds:.0f} |")
         print(rows[-1], flush=True)

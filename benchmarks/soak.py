@@ -3,6 +3,7 @@
     python benchmarks/soak.py kill DATA [--kills 50] [--iterations 120]    SIGKILL; resumed: bit for bit the run without a kill
     python benchmarks/soak.py memory DATA [--iterations 20000]             resident memory, which must not grow after a warm-up
     python benchmarks/soak.py large [--count 2000000]                      .ply written, read, rendered: seconds and peak memory
+    python benchmarks/soak.py grown RUN [--count 2000000]                  a run of so many searched, exported, shared: the same
     python benchmarks/soak.py rasterise [--scenes 10000]                   scenes of any size against the float64 twin
 
 Each prints a table in Markdown, and exits with status 1 where something did not hold.
@@ -11,8 +12,11 @@ Each prints a table in Markdown, and exits with status 1 where something did not
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -137,6 +141,45 @@ def large(args: argparse.Namespace) -> bool:
     return table((f"{n:,} Gaussians", "took", "peak memory"), rows) and bool(image.isfinite().all())
 
 
+def grown(args: argparse.Namespace) -> bool:
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    from vlmgs_ns.method import checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(shutil.copytree(args.data, Path(folder) / "run", ignore=shutil.ignore_patterns("*.ckpt", "exports", "query")))
+        source = checkpoint.newest(args.data / "nerfstudio_models")
+        state = checkpoint.load(source)
+        before, n = len(state["pipeline"]["_model.gauss_params.means"]), args.count
+        times = -(-n // before)
+
+        def repeated(value: torch.Tensor) -> torch.Tensor:
+            of_gaussians = value.dim() > 0 and len(value) == before
+            return value.repeat(times, *[1] * (value.dim() - 1))[:n] if of_gaussians else value
+
+        state = tree_map_only(torch.Tensor, repeated, state)
+        means, scales = (state["pipeline"][f"_model.gauss_params.{name}"] for name in ("means", "scales"))
+        means += scales.exp() * torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
+        scales -= math.log(times) / 2
+        checkpoint.save(state, run / "nerfstudio_models" / source.name)
+        rows = []
+        for command in (
+            ("query", run, args.phrase),
+            ("export", run),
+            ("export", run, "--select", args.phrase),
+            ("share", run, "--prompt", args.phrase, "--max-mb", "50"),
+        ):
+            begin = time.monotonic()
+            process = subprocess.Popen(["vlmgs", *map(str, command)], stdout=subprocess.DEVNULL)
+            _, status, used = os.wait4(process.pid, 0)
+            shown = " ".join(str(part) for part in command if part is not run)
+            end = "" if status == 0 else f" FAILED {os.waitstatus_to_exitcode(status)}"
+            took = f"{time.monotonic() - begin:.0f} s, {used.ru_utime + used.ru_stime:.0f} of the processor{end}"
+            rows.append((f"vlmgs {shown}", took, f"{used.ru_maxrss / 1e6:.1f} GB"))
+    return table((f"{n:,} Gaussians", "took", "peak memory"), rows)
+
+
 def rasterise(args: argparse.Namespace) -> bool:
     sys.path.insert(0, str(ROOT))
     from tests.rasterize.extremes import difference
@@ -150,7 +193,7 @@ def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> bool:
     """Print rows as Markdown; return whether none of them has a word in capitals, which says that something did not hold."""
     for cells in (head, ("---",) * len(head), *rows):
         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-    return not any(word in str(cell) for row in rows for cell in row for word in ("DIFFERENT", "TOO MUCH"))
+    return not any(word in str(cell) for row in rows for cell in row for word in ("DIFFERENT", "FAILED", "TOO MUCH"))
 
 
 def main() -> None:
@@ -160,6 +203,7 @@ def main() -> None:
         (kill, True, {"kills": 50, "iterations": 120, "seed": 0}),
         (memory, True, {"iterations": 20_000, "every": 5}),
         (large, False, {"count": 2_000_000}),
+        (grown, True, {"count": 2_000_000, "phrase": "red marble ball"}),
         (rasterise, False, {"scenes": 10_000}),
     ):
         kind = kinds.add_parser(work.__name__)
@@ -167,7 +211,7 @@ def main() -> None:
         if data:
             kind.add_argument("data", type=Path)
         for name, default in options.items():
-            kind.add_argument(f"--{name}", type=int, default=default)
+            kind.add_argument(f"--{name}", type=type(default), default=default)
     args = parser.parse_args()
     sys.exit(0 if args.work(args) else 1)
 

@@ -30,20 +30,22 @@ def cameras(count: int = 7) -> Array:  # [N, 4, 4] camera to world, OpenCV axes,
     return np.stack(poses)
 
 
-def write_photos(folder: Path, poses: Array) -> None:
-    """Cast a ray for each pixel: it hits one of the planes x = 0, y = 0, z = 0, the last on its way."""
+def write_photos(
+    folder: Path, poses: Array, width: int = WIDTH, height: int = HEIGHT, focal: float = FOCAL, first: int = 0
+) -> None:
+    """Cast a ray for each pixel: it hits one of the planes x = 0, y = 0, z = 0, the last on its way. Names start at `first`."""
     rng = np.random.default_rng(0)
     side = 8 * TEXELS
     textures = [sum(_noise(rng, side, grain) for grain in (4, 12, 40)).astype(np.uint8) for _ in range(3)]
-    columns, rows = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
-    rays = np.stack([(columns - WIDTH / 2) / FOCAL, (rows - HEIGHT / 2) / FOCAL, np.ones_like(columns)], -1)
-    folder.mkdir(parents=True)
-    for number, pose in enumerate(poses):
+    columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    rays = np.stack([(columns - width / 2) / focal, (rows - height / 2) / focal, np.ones_like(columns)], -1)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, pose in enumerate(poses, first):
         toward = rays @ pose[:3, :3].T
         distance = np.where(toward < 0, -pose[:3, 3] / np.minimum(toward, -1e-9), np.inf)  # to each plane
         plane = distance.argmin(-1)
         hit = pose[:3, 3] + toward * distance.min(-1, keepdims=True)
-        photo = np.zeros((HEIGHT, WIDTH), np.uint8)
+        photo = np.zeros((height, width), np.uint8)
         for axis, texture in enumerate(textures):
             u, v = (hit[..., k].astype(np.float32) * TEXELS for k in range(3) if k != axis)
             seen = cv2.remap(texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)

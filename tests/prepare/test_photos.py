@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.prepare.disk import largest_file
 from vlmgs_ns.prepare.photos import ORIENTATION, copy_photos, jpeg_names, photo_files
 
 
@@ -68,6 +69,16 @@ def test_what_cannot_be_read_is_named_and_leaves_nothing(tmp_path: Path) -> None
     unreadable = copy_photos(photo_files(tmp_path), out, 100)
     assert unreadable.keys() == {"half.jpg", "text.png"} and "truncated" in unreadable["half.jpg"]
     assert [path.name for path in out.iterdir()] == ["whole.jpg"]
+
+
+def test_a_disk_without_room_is_no_fault_of_the_photo(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    with largest_file(5000), pytest.raises(OSError, match=r"File too large: .* of it were written, .* are free"):
+        copy_photos([tmp_path / "a.png"], out, 1000)
+    assert list(out.iterdir()) == []
 
 
 def test_a_heic_photo_is_read(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.prepare.corner import FOCAL, cameras, write_photos
-from vlmgs_ns.prepare import motion
+from tests.prepare.corner import FOCAL, HEIGHT, WIDTH, cameras, write_photos
+from vlmgs_ns.prepare import motion, run
 from vlmgs_ns.prepare.run import WORK, is_prepared, prepare
 from vlmgs_ns.prepare.settings import Preparation
 from vlmgs_ns.system.errors import InputError
@@ -123,6 +123,51 @@ def test_what_is_mistyped_is_one_error(source: str, settings: Preparation, said:
     with pytest.raises(InputError, match=said):
         prepare(photos / source, tmp_path / "out", settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_features_are_taken_where_masks_are_white_only(scene: Path, photos: Path, tmp_path: Path) -> None:
+    """The right third of each photo is black in its mask; four photos still find their places."""
+    for number in range(4):
+        (tmp_path / "some").mkdir(exist_ok=True)
+        shutil.copy(photos / f"{number}.png", tmp_path / "some")
+        mask = np.full((HEIGHT // 2, WIDTH // 2), 255, np.uint8)  # of another size than the photo
+        mask[:, WIDTH // 3 :] = 0
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "masks" / f"{number}{'.png' if number % 2 else ''}.png"), mask)
+    assert prepare(tmp_path / "some", tmp_path / "out", Preparation(masks=tmp_path / "masks")).placed == 4
+    assert max(columns(tmp_path / "out")) < 2 / 3 * WIDTH + 3 < max(columns(scene)) - 50
+
+
+def columns(scene: Path) -> list[float]:
+    """Return where features were found, used or not, in pixels from the left."""
+    images = pycolmap.Reconstruction(scene / "colmap" / "sparse" / "0").images.values()
+    return [point.xy[0] for image in images for point in image.points2D]
+
+
+@pytest.mark.parametrize("checked", [0, 1])
+def test_a_disk_without_room_is_one_error_and_the_same_command_goes_on(
+    checked: int, scene: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before features are sought, and before the scene is written."""
+    usage = shutil.disk_usage(tmp_path)
+    free = iter([usage] * checked + [usage._replace(free=1_000_000)] + [usage] * 2)
+    monkeypatch.setattr(run.shutil, "disk_usage", lambda _: next(free))
+    model = pycolmap.Reconstruction(scene / "colmap" / "sparse" / "0")
+    monkeypatch.setattr(run, "reconstruct", lambda *_: motion.Motion([model], {}, False))
+    with pytest.raises(InputError, match=r"\.prepare takes about [\d.]+ MB more, and 1\.0 MB are free; make room"):
+        prepare(photos, tmp_path / "out", Preparation())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [WORK]
+    (tmp_path / "out" / WORK / "images" / ".0.1.partial.jpg").write_bytes(b"of a killed run")
+    assert prepare(photos, tmp_path / "out", Preparation()).placed == 7 and len(poses(tmp_path / "out")) == 7
+
+
+def test_what_pycolmap_cannot_do_is_one_error(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("SQLite error: database or disk is full")
+
+    monkeypatch.setattr(run, "reconstruct", fail)
+    with pytest.raises(InputError, match=r"\(SQLite error: database or disk is full\), where .*B are free; make room"):
+        prepare(photos, tmp_path / "out", Preparation())
 
 
 def test_photos_without_detail_are_one_error(tmp_path: Path) -> None:

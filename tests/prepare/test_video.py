@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.prepare.disk import largest_file
 from vlmgs_ns.prepare.video import sharpest, write_frames
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.ffmpeg import bundled_ffmpeg
@@ -61,6 +62,13 @@ def test_a_camera_that_stands_still_gives_one_frame(tmp_path: Path) -> None:
 def test_no_more_frames_than_three_a_second(tmp_path: Path) -> None:
     write_mp4(tmp_path / "v.mp4", [texture(k) for k in range(20)], 128, 96, 10)
     assert write_frames(tmp_path / "v.mp4", tmp_path, 100, 1000) == 6
+
+
+def test_a_disk_without_room_is_an_error(tmp_path: Path) -> None:
+    write_mp4(tmp_path / "v.mp4", [texture(k) for k in range(20)], 128, 96, 10)
+    with largest_file(1000), pytest.raises(OSError, match=r"File too large: 1\.0 kB of it were written"):
+        write_frames(tmp_path / "v.mp4", tmp_path, 4, 1000)
+    assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
 
 
 @pytest.mark.parametrize("content", [b"", b"a recipe", b"\0" * 4000])

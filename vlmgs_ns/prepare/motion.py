@@ -111,6 +111,8 @@ def _find_features(images: Path, names: list[str], database: Path, masks: Path |
             if masks is not None:
                 reader.mask_path = masks
             for some in _parts(group, PHOTOS_AT_ONCE):
+                # Of a part, too: a killed run may have left a few of its photos, and the rest would get a second camera.
+                reader.existing_camera_id = _camera_id(database, group)
                 pycolmap.extract_features(
                     database,
                     images,
@@ -119,7 +121,6 @@ def _find_features(images: Path, names: list[str], database: Path, masks: Path |
                     reader_options=reader,
                     extraction_options=extraction,
                 )
-                reader.existing_camera_id = _camera_id(database, some)
                 report(done := done + len(some))
 
 
@@ -240,13 +241,11 @@ def _parts(items: list[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _camera_id(database: Path, names: list[str]) -> int:
-    """Return the camera of the first photo."""
+    """Return the camera of those photos that are in the database already; -1: none is."""
     import pycolmap
 
     with pycolmap.Database.open(database) as found:
-        image = found.read_image_with_name(names[0])
-        assert image is not None  # it was just written
-        return int(image.camera_id)
+        return next((int(image.camera_id) for image in found.read_all_images() if image.name in names), -1)
 
 
 def _camera(path: Path) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -71,7 +72,9 @@ def _copy(file: Path, to: Path, longest: int) -> None:
         # The focal length that a camera wrote there is a better first guess than none.
         exif = upright.getexif()
         upright.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-        upright.convert("RGB").save(to, "JPEG", quality=QUALITY, exif=exif)
+        jpeg = BytesIO()  # PIL does not say of a file that it is the disk that is full
+        upright.convert("RGB").save(jpeg, "JPEG", quality=QUALITY, exif=exif)
+    to.write_bytes(jpeg.getvalue())
 
 
 def _open_heic(files: list[Path]) -> None:

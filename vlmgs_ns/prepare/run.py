@@ -16,15 +16,21 @@ from vlmgs_ns.prepare.photos import copy_photos, jpeg_names, photo_files
 from vlmgs_ns.prepare.settings import Preparation
 from vlmgs_ns.prepare.video import SUFFIXES as VIDEO_SUFFIXES
 from vlmgs_ns.prepare.video import write_frames
-from vlmgs_ns.system.atomic import replacing
+from vlmgs_ns.system.atomic import free_space, replacing
 from vlmgs_ns.system.console import errors_to_file
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.text import format_size, one_line
 
 WORK = ".prepare"
 """Folder inside the scene's that holds what is found so far; gone when the scene is written."""
 
 ABOUT = "source.json"
 """Name of the file that says from what, and with which settings, a scene is made."""
+
+BYTES_PER_PHOTO = 5_000_000
+"""What is found in a photo takes at most, with the copies that are made of the database: 1.8 MB with 2,200 features."""
+MODEL_BYTES_PER_PHOTO = 500_000
+"""What of it is written at the end, twice: 170 kB with 2,200 features."""
 
 
 def prepare(source: Path, out: Path, settings: Preparation) -> Outcome:
@@ -43,6 +49,8 @@ def prepare(source: Path, out: Path, settings: Preparation) -> Outcome:
     _begin(source, work, settings)
     images = work / "images"
     images.mkdir(exist_ok=True)
+    for partial in images.glob(".*"):  # of a run that was killed
+        partial.unlink()
     files = photo_files(source) if source.is_dir() else []
     unreadable: dict[str, str] = {}
     if source.is_dir():
@@ -58,11 +66,20 @@ def prepare(source: Path, out: Path, settings: Preparation) -> Outcome:
             "give photos from several sides"
         )
     masks = None if settings.masks is None else _masks(settings.masks, dict(zip(jpeg_names(files), files, strict=True)), work)
-    with errors_to_file(work / "pycolmap.log"):
-        motion = reconstruct(images, work, masks, settings.seed)
-        outcome = judge(motion, unreadable)
-        stand_upright(motion.models[0])
-        write_scene(motion.models[0], images, work, out)
+    copies = sum(path.stat().st_size for path in images.iterdir())
+    _check_room(work, count * BYTES_PER_PHOTO + 2 * copies - sum(path.stat().st_size for path in work.glob("*.db*")))
+    try:
+        with errors_to_file(work / "pycolmap.log"):
+            motion = reconstruct(images, work, masks, settings.seed)
+            outcome = judge(motion, unreadable)
+            _check_room(work, count * MODEL_BYTES_PER_PHOTO + 2 * copies)
+            stand_upright(motion.models[0])
+            write_scene(motion.models[0], images, work, out)
+    except RuntimeError as error:  # pycolmap's, for all that a disk refuses
+        raise InputError(
+            f"pycolmap could not go on in {work} ({one_line(str(error))}), where {free_space(work)} are free; make room, or read "
+            "pycolmap.log there; the same command goes on"
+        ) from None
     outcome.write(out / "prepare.json")
     os.replace(work / ABOUT, out / ABOUT)
     shutil.rmtree(work)
@@ -115,6 +132,20 @@ def _begin(source: Path, work: Path, settings: Preparation) -> None:
     work.mkdir(parents=True, exist_ok=True)
     with replacing(work / ABOUT) as partial:
         partial.write_text(about, encoding="utf-8")
+
+
+def _check_room(work: Path, needed: int) -> None:
+    """Refuse to begin what will not fit: where a disk is full, pycolmap ends the process without a word.
+
+    Raises:
+        InputError: says how many bytes it takes and how many are free.
+    """
+    free = shutil.disk_usage(work).free
+    if free < needed:
+        raise InputError(
+            f"{work} takes about {format_size(needed)} more, and {format_size(free)} are free; make room, then the same command "
+            "goes on"
+        )
 
 
 def _masks(folder: Path, photos: dict[str, Path], work: Path) -> Path:

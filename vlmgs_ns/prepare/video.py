@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar
 from vlmgs_ns.system.text import one_line
@@ -59,7 +60,9 @@ def write_frames(video: Path, folder: Path, frames: int, longest: int) -> int:
             grey = _small_grey(frame)
             if last is None or float(np.abs(grey - last).mean()) >= SAME:
                 written += 1
-                cv2.imwrite(str(folder / f"frame_{written:05d}.jpg"), frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+                _, jpeg = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+                with replacing(folder / f"frame_{written:05d}.jpg") as partial:
+                    partial.write_bytes(jpeg.tobytes())
                 last = grey
             report(min(number + 1, wanted))
     return written
