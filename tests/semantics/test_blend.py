@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.rasterize.scenes import Scene, flat_splats, random_scene
 from tests.semantics.test_field import SMALL, lively
 from vlmgs_ns.rasterize import rasterization
-from vlmgs_ns.semantics.blend import MIN_OPACITY, blend, blend_field, drawn
+from vlmgs_ns.semantics.blend import MIN_OPACITY, CellView, blend, blend_field, cell_means, drawn
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats
 
@@ -115,10 +115,9 @@ def test_codes_blend_to_the_maps_of_the_plain_order() -> None:
     splats, camera = room()
     clip, dino = field(splats.means)
     found = blend_field(field, splats, camera)
-    for one, values in zip(found[:2], (clip, dino), strict=True):
+    for one, values in zip(found, (clip, dino), strict=True):
         plain = blend(splats, camera, values)[0]
         assert torch.allclose(one, plain, atol=1e-5) and plain.abs().max() > 0.05
-    assert torch.allclose(found[2], blend(splats, camera, clip)[1], atol=1e-6)
     assert found[0].norm(dim=-1).max() < 1 + 1e-5 and found[0].norm(dim=-1).min() < 0.5, "not normalised again"
 
 
@@ -127,9 +126,33 @@ def test_codes_teach_the_field_what_the_plain_order_teaches() -> None:
     pulls = [features(H * W, n, seed=5).view(H, W, n) for n in (SMALL.clip_dim, SMALL.dino_dim)]
     gradients = []
     for maps in (
-        blend_field(field, splats, camera)[:2],
+        blend_field(field, splats, camera),
         [blend(splats, camera, values)[0] for values in field(splats.means)],
     ):
+        gradients.append(torch.autograd.grad(sum((m * p).sum() for m, p in zip(maps, pulls, strict=True)), field.parameters()))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-4 * other.abs().max().item()) and other.abs().sum() > 0
+
+
+def test_a_cell_is_the_mean_of_its_pixels() -> None:
+    picture = features(H * W, 3).view(H, W, 3)
+    means = cell_means(picture, (11, 12))  # of 4x5 pixels
+    for row, column in ((0, 0), (3, 7), (10, 11)):
+        by_hand = picture[4 * row : 4 * row + 4, 5 * column : 5 * column + 5].mean(dim=(0, 1))
+        assert torch.allclose(means[row, column], by_hand, atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", [(11, 15), (9, 7), (1, 1), (H, W), (50, 67)])
+def test_a_view_as_a_matrix_renders_and_teaches_what_blending_does(grid: tuple[int, int]) -> None:
+    field, (splats, camera) = lively(), room()
+    view = CellView.of(splats, camera, grid)
+    assert torch.equal(view.ids, drawn(splats, camera))
+    pulls = [features(grid[0] * grid[1], n, seed=5).view(*grid, n) for n in (SMALL.clip_dim, SMALL.dino_dim)]
+    gradients = []
+    pairs = view.maps(field, splats.means), blend_field(field, splats, camera, grid)
+    for one, other in zip(*pairs, strict=True):
+        assert one.shape[:2] == grid and torch.allclose(one, other, atol=1e-5) and other.abs().max() > 0.01
+    for maps in pairs:
         gradients.append(torch.autograd.grad(sum((m * p).sum() for m, p in zip(maps, pulls, strict=True)), field.parameters()))
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-4 * other.abs().max().item()) and other.abs().sum() > 0
@@ -155,8 +178,8 @@ def test_no_gaussians_and_wrong_features() -> None:
     image, alpha = blend(none, camera, torch.zeros(0, 3))
     assert image.shape == (H, W, 3) and (image == 0).all() and (alpha == 0).all()
     assert len(drawn(none, camera)) == 0
-    clip, _, _ = blend_field(lively(), none, camera)
-    assert (clip == 0).all()
+    for clip, _ in (blend_field(lively(), none, camera), CellView.of(none, camera, (3, 4)).maps(lively(), none.means)):
+        assert (clip == 0).all()
     with pytest.raises(ValueError, match=r"features has shape \[9, 3\].*N=10"):
         blend(splats, camera, torch.zeros(9, 3))
 

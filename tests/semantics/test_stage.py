@@ -7,15 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from tests.semantics.tiny_models import save_clip, save_dino
-from vlmgs_ns.semantics.blend import blend
+from vlmgs_ns.semantics.blend import CellView, blend, blend_field
 from vlmgs_ns.semantics.cache import FeatureCache
 from vlmgs_ns.semantics.config import SemanticsConfig
+from vlmgs_ns.semantics.features import PhotoMaps
 from vlmgs_ns.semantics.field import FieldConfig, SemanticField
+from vlmgs_ns.semantics.losses import LossWeights, pixel_alignment
 from vlmgs_ns.semantics.relevancy import relevancy_from_scores
 from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.semantics.stage import Stage, choose_encoders, digest
@@ -167,6 +170,70 @@ def test_stopping_in_the_middle_of_rendered_steps_keeps_their_moments(make: Call
     for one in (found, forgetful):
         assert make(mode="fmgs").run(one)
     assert not same(tensors(found), tensors(forgetful))
+
+
+def test_the_loss_is_taken_on_the_dino_grid(make: Callable[..., Stage]) -> None:
+    """A field whose renders, brought down to the grid, are the maps has nothing to learn but the alignment of the maps' cells."""
+    stage = make(mode="fmgs", weights=LossWeights(alignment=0.5))
+    scene = stage.begin()
+    field = scene.field
+    assert field is not None
+    with torch.no_grad():
+        for values in field.parameters():
+            values.add_(0.3 * torch.randn(values.shape, generator=torch.Generator().manual_seed(values.numel())))
+        rendered = [blend_field(field, stage.splats, stage.views.camera(index).resized(20, 15), (4, 5)) for index in range(3)]
+    exact: Any = [PhotoMaps(clip.numpy(), dino.numpy()) for clip, dino in rendered]
+    other: Any = [PhotoMaps(maps.clip, np.roll(maps.dino, 1, axis=1)) for maps in exact]
+    turn = int(torch.randperm(3, generator=torch.Generator().manual_seed(stage.config.seed))[0])
+    assert stage._loss(scene, exact, 0, aligned=False).total.item() < 1e-9
+    loss = stage._loss(scene, exact, 0, aligned=True)
+    by_cells = pixel_alignment(*rendered[turn])
+    assert loss.total.item() == pytest.approx(0.5 * by_cells.item(), rel=1e-3) and by_cells > 0.001
+    # What the alignment teaches reaches the CLIP head alone; what DINO's error does, the other and the grids too.
+    loss.total.backward()
+    assert field.clip_head.output.weight.grad.abs().max() > 1e-5 > field.dino_head.output.weight.grad.abs().max()
+    stage._loss(scene, other, 0, aligned=False).total.backward()
+    assert all(values.grad.abs().max() > 1e-5 for part in (field.dino_head, field.grids) for values in part.parameters())
+
+
+def test_few_steps_are_adams(make: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+    """RAdam, which the paper takes, has hardly begun by then."""
+    left = []
+    for many in (31, 30):
+        monkeypatch.setattr("vlmgs_ns.semantics.config.MANY_STEPS", many)
+        stage = make(mode="fmgs", steps=30, alignment_steps=0)
+        scene = stage.begin()
+        losses: list[float] = []
+        real = stage._loss
+
+        def noted(*given: Any, real: Any = real, losses: list[float] = losses, **named: Any) -> Any:
+            loss = real(*given, **named)
+            losses.append(float(loss.total.detach()))
+            return loss
+
+        monkeypatch.setattr(stage, "_loss", noted)
+        assert stage.run(scene)
+        left.append(sum(losses[-3:]) / sum(losses[:3]))
+    assert left[0] < 0.8 * left[1] < 0.8
+
+
+def test_views_are_kept_within_a_budget(make: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    real = CellView.of
+
+    def counted(*given: Any) -> CellView:
+        made.append(1)
+        return real(*given)
+
+    monkeypatch.setattr(CellView, "of", counted)
+    scenes = []
+    for budget, views in ((1 << 20, 3), (0, 7)):
+        monkeypatch.setattr("vlmgs_ns.semantics.stage.VIEWS_KEPT", budget)
+        made.clear()
+        stage = make(mode="fmgs")
+        scenes.append(stage.begin())
+        assert stage.run(scenes[-1]) and len(made) == views
+    assert same(tensors(scenes[0]), tensors(scenes[1]))
 
 
 def test_a_scene_of_other_settings_is_built_again(make: Callable[..., Stage], models: Path) -> None:

@@ -2,8 +2,8 @@
 
 `lift` gives, for each Gaussian, the blending mass Σ alpha·transmittance·G over the pixels of a map G: exact and
 occlusion-aware (docs/methods.md). It is the vector-Jacobian product of the rasteriser in its colours, so that
-⟨render(F), G⟩ = ⟨F, lift(G)⟩. `contribution_counts` counts pixels instead of weighing them (FastGS' scores).
-Both take the `info` of a `rasterization` call, and look at the same splats.
+⟨render(F), G⟩ = ⟨F, lift(G)⟩. `contribution_counts` counts pixels instead of weighing them (FastGS' scores), `cell_weights` is
+rendering itself as a sparse matrix. All take the `info` of a `rasterization` call, and look at the same splats.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 1 << 25  # the most contributions that are held at once while counting on CUDA, at 16 bytes each
@@ -52,6 +53,42 @@ def contribution_counts(
     rows = _gather_cpu(info, mask[..., None].float().contiguous(), counting=True)
     counts = np.bincount(info["flatten_ids"].numpy(), weights=rows[:, 0], minlength=C * N)
     return torch.from_numpy(counts).long().view(C, N)
+
+
+@torch.no_grad()
+def cell_weights(
+    info: dict[str, Any],
+    grid: tuple[int, int],
+) -> Tensor:
+    """Return the matrix that renders features to means over the cells of a grid of h rows and w columns, on the CPU.
+
+    It is sparse (COO, coalesced) [h·w, N]: `cell_weights(info, grid) @ features` are the means, as adaptive pooling takes them,
+    of the picture that `info`'s one camera renders of features [N, D].
+    """
+    side = info["tile_size"]
+    down, first_row = _cells_of_tiles(info["height"], grid[0], side)
+    across, first_column = _cells_of_tiles(info["width"], grid[1], side)
+    # One channel for each cell that a tile can touch, numbered modulo their count, so that a row tells which cells it fills.
+    maps = (down[:, None, :, None] * across[None, :, None, :]).flatten(2)[None]
+    rows = torch.from_numpy(_gather_cpu(info, maps.contiguous(), counting=False))
+    offsets = F.pad(info["isect_offsets"].flatten().long(), (0, 1), value=len(rows))
+    tiles = torch.repeat_interleave(offsets.diff())
+    splat, channel = rows.nonzero(as_tuple=True)
+    tile = tiles[splat]
+    low_row, low_column = first_row[tile // info["tile_width"]], first_column[tile % info["tile_width"]]
+    row = low_row + (channel // across.shape[1] - low_row) % down.shape[1]
+    column = low_column + (channel % across.shape[1] - low_column) % across.shape[1]
+    places = torch.stack([row * grid[1] + column, info["flatten_ids"].long()[splat]])
+    return torch.sparse_coo_tensor(places, rows[splat, channel], (grid[0] * grid[1], info["depths"].shape[1])).coalesce()
+
+
+def _cells_of_tiles(length: int, cells: int, side: int) -> tuple[Tensor, Tensor]:
+    """Return the share of each pixel of an axis in cells, numbered modulo the most that a tile touches [length, most], and the
+    first cell that each tile touches [tiles]."""
+    shares = F.adaptive_avg_pool1d(torch.eye(length)[None], cells)[0]  # [length, cells]
+    touched = [part.any(dim=0).nonzero()[:, 0] for part in shares.split(side)]
+    most = max(int(found[-1] - found[0]) + 1 for found in touched)
+    return torch.zeros(length, most).index_add_(1, torch.arange(cells) % most, shares), torch.stack([f[0] for f in touched])
 
 
 def _check(info: dict[str, Any], maps: Tensor, dims: int) -> None:

@@ -8,13 +8,15 @@ be blended instead of the feature (⟨Σ w f, t⟩ = Σ w ⟨f, t⟩).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vlmgs_ns.rasterize import rasterization
-from vlmgs_ns.rasterize.lift import lift
+from vlmgs_ns.rasterize.lift import cell_weights, lift
 from vlmgs_ns.semantics.field import SemanticField
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.gaussians import Splats
@@ -99,12 +101,63 @@ def blend_field(
     field: SemanticField,
     splats: Splats,
     camera: Pinhole,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Render the field's CLIP [H, W, clip_dim] and DINO [H, W, dino_dim] maps and the opacity [H, W] through its codes."""
+    grid: tuple[int, int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Render the field's CLIP [h, w, clip_dim] and DINO [h, w, dino_dim] maps through its codes.
+
+    Args:
+        grid: h and w, rows and columns of cells that divide the picture evenly; a cell is the mean of its pixels. None: the
+            camera's pixels.
+    """
     part = splats[drawn(splats, camera)]
-    codes, alpha = blend(part, camera, field.codes(part.means))
-    clip, dino = field.decode(codes)
-    return clip, dino, alpha
+    codes, _ = blend(part, camera, field.codes(part.means))
+    return field.decode(codes if grid is None else cell_means(codes, grid))
+
+
+def cell_means(
+    maps: Tensor,  # [H, W, D]
+    grid: tuple[int, int],
+) -> Tensor:  # [h, w, D]
+    """Return means over the pixels of each cell of a grid of h rows and w columns."""
+    return F.adaptive_avg_pool2d(maps.movedim(-1, 0), grid).movedim(0, -1)
+
+
+@dataclass(frozen=True)
+class CellView:
+    """A view of frozen Gaussians as a matrix from features to means over a grid's cells, to render it many times on the CPU."""
+
+    ids: Tensor  # [M] int64, ascending: the Gaussians that reach a pixel
+    weights: Tensor  # [h·w, M] sparse
+    grid: tuple[int, int]
+
+    @classmethod
+    def of(cls, splats: Splats, camera: Pinhole, grid: tuple[int, int]) -> CellView:
+        """Return the matrix of a view; `splats` are on the CPU."""
+        opaque = torch.nonzero(splats.opacities > MIN_OPACITY)[:, 0]
+        kept = splats[opaque].detached()
+        if len(kept) == 0:
+            return cls(opaque, torch.sparse_coo_tensor(size=(grid[0] * grid[1], 0)).coalesce(), grid)
+        _, _, info = _rasterize(kept, camera, kept.means.new_ones(len(kept), 1), MIN_RADIUS)
+        weights = cell_weights(info, grid)
+        ids, columns = weights.indices()[1].unique(return_inverse=True)
+        places = torch.stack([weights.indices()[0], columns])
+        # Renumbering keeps the order of the columns, and therefore of the entries.
+        shrunk = torch.sparse_coo_tensor(places, weights.values(), (len(weights), len(ids)), is_coalesced=True)
+        return cls(opaque[ids], shrunk, grid)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return sum(values.nbytes for values in (self.ids, self.weights.indices(), self.weights.values()))
+
+    def maps(
+        self,
+        field: SemanticField,
+        means: Tensor,  # [N, 3] world, of all Gaussians
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `blend_field` returns."""
+        codes = torch.sparse.mm(self.weights, field.codes(means[self.ids]))
+        return field.decode(codes.unflatten(0, self.grid))
 
 
 class FrozenBlend(torch.autograd.Function):

@@ -12,6 +12,8 @@ from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.ranges import Count, Fraction, Positive, Some, check_ranges
 
 Mode = Literal["warm", "fmgs", "lift"]
+MANY_STEPS = 1500
+"""Rendered steps from which RAdam, which the paper takes, serves as well as Adam."""
 
 
 @dataclass
@@ -54,8 +56,6 @@ class SemanticsConfig:
     """warm: steps on lifted features, without rendering."""
     warm_batch: Some = 8192
     """warm: Gaussians in each of those steps."""
-    warm_lr: Positive = 1e-2
-    """warm: learning rate of the first of those steps (Adam); it falls to `final_lr`."""
     refine_steps: Count = 200
     """warm: rendered steps after those, one photo each, with pixel alignment."""
     steps: Count = 2500
@@ -65,9 +65,11 @@ class SemanticsConfig:
     render_size: Some = 480
     """Longer side in pixels of rendered maps, and at most half of the photo's."""
     lr: Positive = 5e-3
-    """Learning rate of the first step (RAdam)."""
+    """Learning rate of the first of 1,500 rendered steps or more (RAdam)."""
+    short_lr: Positive = 1e-2
+    """Learning rate of the first of fewer rendered steps, and of those on lifted features (Adam)."""
     final_lr: Positive = 2e-3
-    """Learning rate of the last step, and of all that refine a warm start."""
+    """Learning rate of the last step, to which it falls."""
     weights: LossWeights = field(default_factory=LossWeights)
     """Weights of the losses of rendered maps."""
     seed: int = 42
@@ -78,6 +80,10 @@ class SemanticsConfig:
         if self.mode == "fmgs":
             return self.steps + self.alignment_steps, self.steps
         return (self.refine_steps, 0) if self.mode == "warm" else (0, 0)
+
+    def many_steps(self) -> bool:
+        """Return whether rendered steps are enough for the paper's optimiser."""
+        return self.mode == "fmgs" and self.steps + self.alignment_steps >= MANY_STEPS
 
     def check(self) -> None:
         """Raise InputError for a value out of range."""
@@ -91,4 +97,5 @@ class SemanticsConfig:
 LITE_SEMANTICS = SemanticsConfig(
     mode="lift", sizes=LITE, warm_steps=400, warm_batch=2048, refine_steps=40, steps=400, alignment_steps=200
 )
-"""For a laptop's CPU: lifted features take a sixth of the processor time of a warm start, which finds about as much."""
+"""For a laptop's CPU: lifted features take a third of the processor time of a warm start, which tells things apart better but
+fits a fixed threshold less (docs/methods.md)."""

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from vlmgs_ns.rasterize import rasterization
-from vlmgs_ns.semantics.blend import blend_field
+from vlmgs_ns.semantics.blend import CellView, blend_field, cell_means
 from vlmgs_ns.semantics.cache import FeatureCache
 from vlmgs_ns.semantics.config import SemanticsConfig
 from vlmgs_ns.semantics.embedded import EMBEDDED, model_folder
 from vlmgs_ns.semantics.encoders import DinoEncoder, OpenClipEncoder
 from vlmgs_ns.semantics.features import FeatureMaps, Photos, feature_maps
+from vlmgs_ns.semantics.field import SemanticField
 from vlmgs_ns.semantics.hybrid import TILE_SIZES
 from vlmgs_ns.semantics.lifting import FeatureView, Lifted, Projection, fit_field, lift_features, resized
 from vlmgs_ns.semantics.losses import SemanticLoss, semantic_loss
@@ -42,6 +43,8 @@ TINY_SIDE = 240
 TINY_TILES = 2
 """Tile sizes of the embedded CLIP's map. It recognises what takes most of a tile's area, so that larger tiles only blur the map;
 a CLIP trained on real photos recognises a handle's cup by them."""
+VIEWS_KEPT = 1 << 30
+"""Bytes up to which views of rendered steps are kept; others are made again for each step."""
 LEAST_DIMS = 32
 """Least number of dimensions that lifted features are projected to."""
 EDGE = 0.05
@@ -127,6 +130,8 @@ class Stage:
     """Phrases embedded and stored with the scene, so that it answers them without the encoder."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each part."""
+    _kept: dict[int, CellView] = field(default_factory=dict, init=False, repr=False)
+    """Views of the rendered steps, on a CPU."""
 
     def __post_init__(self) -> None:
         self.splats = self.splats.detached()
@@ -242,7 +247,7 @@ class Stage:
         assert scene.field is not None
         with self._part("Fitting the field", config.warm_steps, stop) as report:
             fit_field(
-                scene.field, self.splats.means, clip, dino, steps=config.warm_steps, batch=config.warm_batch, lr=config.warm_lr,
+                scene.field, self.splats.means, clip, dino, steps=config.warm_steps, batch=config.warm_batch, lr=config.short_lr,
                 final_lr=config.final_lr, generator=torch.Generator().manual_seed(config.seed), progress=report,
             )  # fmt: skip
 
@@ -251,7 +256,9 @@ class Stage:
         total, unaligned = self.config.rendered_steps()
         if scene.field is None or total == 0:
             return
-        optimizer = torch.optim.RAdam(scene.field.parameters(), lr=self.config.lr, eps=1e-15, weight_decay=1e-9)
+        # RAdam takes a tenth of its rate at first and a third after two hundred steps: too little for few of them.
+        optimise = torch.optim.RAdam if self.config.many_steps() else torch.optim.Adam
+        optimizer = optimise(scene.field.parameters(), lr=self.config.lr, eps=1e-15, weight_decay=1e-9)
         if scene.moments is not None:
             optimizer.load_state_dict(scene.moments)
         try:
@@ -269,10 +276,12 @@ class Stage:
                     report(step + 1, f"loss {float(loss.total.detach()):.4f}")
         finally:
             optimizer.zero_grad()
+            self._kept.clear()
 
     def _rate(self, step: int, total: int) -> float:
-        first, last = self.config.lr, self.config.final_lr
-        return last if self.config.mode == "warm" else first * (last / first) ** (step / max(1, total - 1))
+        config = self.config
+        first, last = config.lr if config.many_steps() else config.short_lr, config.final_lr
+        return first * (last / first) ** (step / max(1, total - 1))
 
     def _loss(self, scene: SceneSemantics, maps: FeatureMaps, step: int, aligned: bool) -> SemanticLoss:
         epoch, turn = divmod(step, len(self.views))
@@ -281,15 +290,26 @@ class Stage:
         full = self.views.camera(index)
         factor = min(0.5, self.config.render_size / max(full.width, full.height))
         camera = full.resized(max(1, round(full.width * factor)), max(1, round(full.height * factor)))
-        size = camera.height, camera.width
         assert scene.field is not None
-        clip, dino, _ = blend_field(scene.field, self.splats, camera)
-        targets = [resized(_map(maps, kind, index).to(clip), size) for kind in ("clip", "dino")]
+        dino_target = _map(maps, "dino", index).to(self.splats.means)
+        grid = dino_target.shape[0], dino_target.shape[1]
+        clip_target = resized(_map(maps, "clip", index).to(dino_target), grid)
+        clip, dino = self._render(scene.field, index, camera, grid)
         mask = self.views.mask(index)
         if mask is not None:
-            mask = resized(mask[..., None].float(), size)[..., 0] > 0.5
+            mask = cell_means(mask[..., None].to(dino_target), grid)[..., 0] > 0.5
         weights = self.config.weights if aligned else replace(self.config.weights, alignment=0.0)
-        return semantic_loss(clip, targets[0], dino, targets[1], mask, weights)
+        return semantic_loss(clip, clip_target, dino, dino_target, mask, weights)
+
+    def _render(self, field: SemanticField, index: int, camera: Pinhole, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        if self.splats.means.is_cuda:
+            return blend_field(field, self.splats, camera, grid)
+        view = self._kept.get(index)
+        if view is None:
+            view = CellView.of(self.splats, camera, grid)
+            if sum(kept.nbytes for kept in self._kept.values()) + view.nbytes <= VIEWS_KEPT:
+                self._kept[index] = view
+        return view.maps(field, self.splats.means)
 
     @contextmanager
     def _part(self, label: str, total: int, stop: Callable[[], bool]) -> Iterator[Report]:
