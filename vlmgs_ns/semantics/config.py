@@ -56,8 +56,9 @@ class SemanticsConfig:
     """warm: steps on lifted features, without rendering."""
     warm_batch: Some = 8192
     """warm: Gaussians in each of those steps."""
-    refine_steps: Count = 200
-    """warm: rendered steps after those, one photo each, with pixel alignment."""
+    refine_steps: Count = 0
+    """warm: rendered steps after those, one photo each, with pixel alignment. They tell things apart better, but what is found
+    fits a fixed threshold less (docs/methods.md)."""
     steps: Count = 2500
     """fmgs: rendered steps without pixel alignment, one photo each."""
     alignment_steps: Count = 1700
@@ -94,8 +95,5 @@ class SemanticsConfig:
             )
 
 
-LITE_SEMANTICS = SemanticsConfig(
-    mode="lift", sizes=LITE, warm_steps=400, warm_batch=2048, refine_steps=40, steps=400, alignment_steps=200
-)
-"""For a laptop's CPU: lifted features take a third of the processor time of a warm start, which tells things apart better but
-fits a fixed threshold less (docs/methods.md)."""
+LITE_SEMANTICS = SemanticsConfig(mode="lift", sizes=LITE, warm_steps=400, warm_batch=2048, steps=400, alignment_steps=200)
+"""For a laptop's CPU: lifted features take a third of the processor time of a warm start, which finds about as much."""
