@@ -20,14 +20,14 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 NOT_RUN = {
     r"ns-viewer ": "it serves until it is stopped; tests/nerfstudio/test_viewer.py starts it",
-    r"vlmgs (prepare|new) ": "tests/prepare runs them",
+    r"vlmgs (prepare|new) ": "tests/prepare and tests/commands/test_prepare.py run them",
     r"ns-train (?!vlm-fastgs-lite --data room/)": "one training is enough; tests/nerfstudio runs the other kinds",
     r"vlmgs demo": "it takes a minute; tests/commands/test_demo.py runs it",
     r"vlmgs bench ": "it takes minutes, or data sets that are not here; tests/bench runs small specifications",
     r"vlmgs features ": "tests/commands/test_features.py and, on a Ray cluster, tests/bench/test_ray.py run it",
     r"vlmgs query .*--": "tests/commands/test_query.py runs it with every option",
-    r"vlmgs export .*--(features|compressed)": "tests/commands/test_export.py runs it with every option",
-    r"vlmgs eval .*--protocol [BC]": "tests/commands/test_evaluate.py runs every protocol",
+    r"vlmgs export .*--features": "tests/commands/test_export.py runs it with every option",
+    r"vlmgs eval .*--(protocol [BC]|labels )": "tests/commands/test_evaluate.py runs every protocol, and on labels of every kind",
     r"python benchmarks/": "they take minutes to hours",
     r"ray start ": "it starts a server of the machine",
 }
