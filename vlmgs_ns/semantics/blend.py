@@ -136,7 +136,8 @@ class CellView:
         opaque = torch.nonzero(splats.opacities > MIN_OPACITY)[:, 0]
         kept = splats[opaque].detached()
         if len(kept) == 0:
-            return cls(opaque, torch.sparse_coo_tensor(size=(grid[0] * grid[1], 0)).coalesce(), grid)
+            nothing = opaque.new_empty(2, 0), kept.means.new_empty(0)
+            return cls(opaque, torch.sparse_coo_tensor(*nothing, (grid[0] * grid[1], 0)).coalesce(), grid)
         _, _, info = _rasterize(kept, camera, kept.means.new_ones(len(kept), 1), MIN_RADIUS)
         weights = cell_weights(info, grid)
         ids, columns = weights.indices()[1].unique(return_inverse=True)
