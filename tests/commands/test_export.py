@@ -254,7 +254,7 @@ def test_what_hangs_apart_is_dropped(opened: OpenRun, tmp_path: Path, capsys: py
 
 
 def test_as_web_viewers_take_it(opened: OpenRun, tmp_path: Path) -> None:
-    """Of the embedded room z is up, and so it is in the run; now y is."""
+    """In the embedded room and in its run z is up; in the file y is."""
     there, here = (read_ply(export(opened, tmp_path / name, coordinates=name)) for name in ("viewer", "run"))
     turn = torch.linalg.lstsq(here.means - here.means[0], there.means - there.means[0]).solution.T
     up = opened.pipeline.datamanager.train_dataset.cameras.camera_to_worlds[:, :, 1].mean(dim=0)

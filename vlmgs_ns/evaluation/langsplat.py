@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.floating[Any]]
 WINDOW = 30
 """Side in pixels of the square that a map is averaged over: 15 before a pixel and 14 after it."""
 THRESHOLD = 0.4
-"""Of the upper half of a map's range, from 0 to 1: 0.7 of the whole."""
+"""Where the upper half of a map's range is cut, in [0, 1]; of the whole range that is 0.7."""
 VOTERS = 3
 """Pixels on each side of one that vote on it."""
 

@@ -38,8 +38,8 @@ def shared(model: pycolmap.Reconstruction) -> Iterator[tuple[int, int, float, fl
     """Yield pairs of photos that should see the same: two image ids, the angle between them in degrees, and how many of the first
     one's points inside the second one's frame the second has, in [0, 1]. Things that hide points are not looked at."""
     images = [image for image in model.images.values() if image.has_pose]
-    rows = {key: row for row, key in enumerate(sorted(model.points3D))}
-    places = np.array([model.points3D[key].xyz for key in sorted(model.points3D)]).reshape(-1, 3)
+    rows = {key: row for row, key in enumerate(model.points3D)}
+    places = np.array([model.points3D[key].xyz for key in rows]).reshape(-1, 3)
     seen = [np.array([rows[p.point3D_id] for p in image.points2D if p.has_point3D()], dtype=int) for image in images]
     centres = np.array([image.projection_center() for image in images])
     for k, image in enumerate(images):

@@ -172,8 +172,9 @@ def _unfold(
         models = _place(images, names, database, work / f"unfolded{k}", seed)
         if not models or models[0].num_reg_images() < KEPT * best[0].num_reg_images():
             break
-        if contradicting(models[0]) < least:
-            best, least = models, contradicting(models[0])
+        now = contradicting(models[0])
+        if now < least:
+            best, least = models, now
     return best
 
 
