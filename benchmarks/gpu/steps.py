@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -204,7 +204,6 @@ def _train(args: argparse.Namespace, method: str, iterations: int) -> Figures:
     data = room(args)
     config: Any = copy.deepcopy(methods.vlm_fastgs.config if method == "vlm-fastgs" else methods.fastgs.config)
     if method == "splatfacto":  # nerfstudio's model with our data and trainer: what differs is the model
-        config = copy.deepcopy(methods.fastgs.config)
         config.pipeline.model.densification = "default"
     iterations = 8 if args.stand_ins else iterations
     config.data = config.pipeline.datamanager.data = data
@@ -212,9 +211,9 @@ def _train(args: argparse.Namespace, method: str, iterations: int) -> Figures:
     config.vis, config.max_num_iterations, config.machine.device_type = "tensorboard", iterations, "cuda"
     config.viewer.quit_on_train_completion = True
     if args.stand_ins:
-        semantics = config.pipeline.model.semantics
+        semantics, lite = config.pipeline.model.semantics, cast(Any, methods.vlm_fastgs_lite.config.pipeline.model)
         semantics.warm_steps = semantics.refine_steps = 2
-        semantics.sizes = copy.deepcopy(methods.vlm_fastgs_lite.config.pipeline.model.semantics.sizes)
+        semantics.sizes = copy.deepcopy(lite.semantics.sizes)
     config.pipeline.model.guidance.backend = "residual"
     torch.manual_seed(0)
     config.save_config()
