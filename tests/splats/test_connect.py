@@ -69,6 +69,21 @@ def test_against_brute_force(count: int, nearest: int) -> None:
             assert torch.equal(flooded(table, first, allowed), part)
 
 
+def test_a_part_touches_as_in_the_whole() -> None:
+    """Their nearest are those of the scene, not of the part."""
+    splats, g = cloud(120, 3), torch.Generator().manual_seed(3)
+    for share in (0.2, 0.6, 1.0):
+        ids = (torch.rand(120, generator=g) < share).nonzero()[:, 0]
+        table = touching(splats, 5)[ids][:, ids]
+        part = Neighbours(splats, nearest=5).part(ids)
+        half = torch.rand(len(ids), generator=g) < 0.5
+        for graph, rows in ((part, table), (part.part(half.nonzero()[:, 0]), table[half][:, half])):
+            assert len(graph) == len(rows)
+            for row, touched in enumerate(rows):
+                alone = torch.arange(len(rows)) == row
+                assert torch.equal(graph.ring(alone, ~alone), touched | alone)
+
+
 def test_a_chain_by_hand() -> None:
     neighbours = Neighbours(chain(0, 0.9, 1.8, 3.0, 3.9))  # a gap of 1.2 after the third
     everything, first = torch.ones(5, dtype=torch.bool), torch.tensor([True, False, False, False, False])

@@ -230,10 +230,11 @@ class SceneSemantics(nn.Module):
 
     def scores(
         self,
-        means: Tensor,  # [N, 3] world
+        means: Tensor,  # [N, 3] world, of all Gaussians
         texts: Tensor,  # [T, D]
-    ) -> Tensor:
-        """Return ⟨CLIP feature, text⟩ of all Gaussians. [N, T].
+        ids: Tensor | None = None,  # [M]
+    ) -> Tensor:  # [N, T], or [M, T]
+        """Return ⟨CLIP feature, text⟩ of all Gaussians, or of some.
 
         Raises:
             InputError: the Gaussians are not those that features were lifted for.
@@ -245,11 +246,13 @@ class SceneSemantics(nn.Module):
                     "train the semantic stage again (--max-num-iterations 0)"
                 )
             weights = texts.T if self.axes.numel() == 0 else self.axes @ texts.T
-            return torch.cat([part.float() @ weights for part in self.features.split(CHUNK)])
+            features = self.features if ids is None else self.features[ids]
+            return torch.cat([part.float() @ weights for part in features.split(CHUNK)])
         codes = self._kept_codes(means)
         if codes is None:
+            means = means if ids is None else means[ids]
             return torch.cat([self.field.scores(self.field.clip_codes(part), texts) for part in means.split(CHUNK)])
-        return self.field.scores(codes, texts)
+        return self.field.scores(codes if ids is None else codes[ids], texts)
 
     @torch.no_grad()
     def prepare(

@@ -7,7 +7,10 @@ across it. Each is held only against its nearest by centre, `NEAREST` of them, w
 
 from __future__ import annotations
 
+import math
 import os
+from copy import copy
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from vlmgs_ns.rasterize.jit import kernel
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.splats.shape import EXTENT, spread
 
@@ -24,20 +28,37 @@ _CHUNK = 65_536
 
 
 class Neighbours:
-    """The graph of the Gaussians of one scene that touch. It changes no more; threads may share it.
+    """The graph of the Gaussians of one scene that touch, found out when it is first asked. Threads may share it.
 
     Args:
-        splats: of the scene, N ≥ 0.
+        splats: of the scene, N ≥ 0. They change no more.
         extent: standard deviations from a centre that belong to a Gaussian.
         nearest: Gaussians that each is held against; one that is nearest to another is a neighbour in both directions.
     """
 
     def __init__(self, splats: Splats, extent: float = EXTENT, nearest: int = NEAREST) -> None:
+        self._splats, self._extent, self._nearest = splats.detached(), extent, nearest
         self._count = len(splats)
-        self._touching = _touching(splats, extent, nearest)
+        self._ids = np.arange(self._count)
+        # Trees whose boxes are halved in the middle are made faster and, of surfaces, asked as fast.
+        self._tree = cKDTree(self._splats.means.cpu().double().numpy(), balanced_tree=False)
 
     def __len__(self) -> int:
         return self._count
+
+    def part(
+        self,
+        ids: Tensor,  # [M] int64, increasing
+    ) -> Neighbours:
+        """Return the graph of some of these Gaussians, which touch as they do here; its masks and values have M rows.
+
+        It is made without the rest of the graph."""
+        if len(ids) == self._count:
+            return self
+        part = copy(self)
+        part.__dict__.pop("_touching", None)
+        part._ids, part._count = self._ids[ids.numpy()], len(ids)
+        return part
 
     def grow(
         self,
@@ -108,6 +129,28 @@ class Neighbours:
             mean = shares @ mean
         return torch.from_numpy(mean)
 
+    @cached_property
+    def _touching(self) -> csr_matrix:  # [M, M] bool, symmetric, nothing on the diagonal
+        count, means = len(self._splats), self._tree.data
+        place = np.full(count, -1)
+        place[self._ids] = np.arange(self._count)
+        # In the order of the tree, which finds the next one's nearest among those that it has just looked at.
+        ordered = self._tree.indices[place[self._tree.indices] >= 0]
+        spreads = spread(self._splats[torch.from_numpy(self._ids).to(self._splats.means.device)]).cpu().numpy()
+        rows, columns = [ordered[:0]], [ordered[:0]]
+        for start in range(0, self._count, _CHUNK):
+            here = ordered[start : start + _CHUNK]
+            # The nearest is the Gaussian itself, or one at the same place.
+            wanted = np.arange(1, min(self._nearest + 1, count) + 1)
+            _, near = self._tree.query(means[here], k=wanted, workers=os.cpu_count() or 1)
+            touch = np.empty(near.shape, dtype=bool)
+            _touch(here, near, place, means, spreads, self._extent, touch)
+            rows.append(np.repeat(place[here], touch.sum(axis=1)))
+            columns.append(place[near[touch]])
+        row, column = np.concatenate(rows), np.concatenate(columns)
+        half = csr_matrix((np.ones(len(row), dtype=bool), (row, column)), shape=(self._count, self._count))
+        return (half + half.T).tocsr()
+
     def _check(self, **masks: Tensor) -> None:
         for name, mask in masks.items():
             if mask.shape != (self._count,) or mask.dtype != torch.bool or mask.is_cuda:
@@ -117,35 +160,29 @@ class Neighbours:
                 )
 
 
-def _touching(splats: Splats, extent: float, nearest: int) -> csr_matrix:
-    """[N, N] symmetric, True where two touch, nothing on the diagonal."""
-    count = len(splats)
-    if count < 2:
-        return csr_matrix((count, count), dtype=bool)
-    splats = splats.detached()
-    means = splats.means.cpu().double().numpy()
-    spreads = spread(splats).cpu().numpy()
-    tree = cKDTree(means)
-    rows, columns = [], []
-    for start in range(0, count, _CHUNK):
-        here = np.arange(start, min(start + _CHUNK, count))
-        # The nearest is the Gaussian itself, or one at the same place.
-        _, near = tree.query(means[here], k=min(nearest + 1, count), workers=os.cpu_count() or 1)
-        row, column = np.repeat(here, near.shape[1]), near.reshape(-1)
-        apart = means[column] - means[row]
-        distance = np.linalg.norm(apart, axis=1)
-        along = apart / np.maximum(distance, 1e-30)[:, None]
-        reach = extent * (_deviation(spreads[row], along) + _deviation(spreads[column], along))
-        touch = (distance <= reach) & (row != column)
-        rows.append(row[touch])
-        columns.append(column[touch])
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    half = csr_matrix((np.ones(len(row), dtype=bool), (row, column)), shape=(count, count))
-    return (half + half.T).tocsr()
+@kernel("void(int64[::1], int64[:,::1], int64[::1], float64[:,::1], float64[:,:,::1], float64, boolean[:,::1])")
+def _touch(here, near, place, means, spreads, extent, out):  # type: ignore[no-untyped-def]
+    """Which of its nearest Gaussians each of `here` touches. Numbers are the scene's.
 
-
-def _deviation(
-    spreads: np.ndarray,  # [M, 3, 3]
-    along: np.ndarray,  # [M, 3] unit vectors
-) -> np.ndarray:  # [M]
-    return np.linalg.norm(np.einsum("mij,mj->mi", spreads, along), axis=1)
+    here [M]; near [M, K]; place [N]: row of `spreads`, −1 where a Gaussian is not in the graph; means [N, 3]; spreads [G, 3, 3];
+    out [M, K].
+    """
+    apart = np.empty(3)
+    for m in range(len(here)):
+        i = here[m]
+        for k in range(near.shape[1]):
+            j = near[m, k]
+            out[m, k] = False
+            if i == j or place[j] < 0:
+                continue
+            for c in range(3):
+                apart[c] = means[j, c] - means[i, c]
+            reach = 0.0
+            for g in (place[i], place[j]):
+                square = 0.0
+                for r in range(3):
+                    along = spreads[g, r, 0] * apart[0] + spreads[g, r, 1] * apart[1] + spreads[g, r, 2] * apart[2]
+                    square += along * along
+                reach += extent * math.sqrt(square)
+            # Both sides times the distance, which may be 0.
+            out[m, k] = apart[0] * apart[0] + apart[1] * apart[1] + apart[2] * apart[2] <= reach
