@@ -114,7 +114,9 @@ class SceneSemantics(nn.Module):
 
     def keep_lifted(self, lifted: Lifted) -> None:
         """Take over lifted features, as unit vectors, 0 where a Gaussian was not seen."""
-        self.features = nn.functional.normalize(lifted.features, dim=-1).half()
+        self.features = lifted.features.new_empty(lifted.features.shape, dtype=torch.half)
+        for kept, part in zip(self.features.split(CHUNK), lifted.features.split(CHUNK), strict=True):
+            kept.copy_(nn.functional.normalize(part, dim=-1))
         if lifted.projection is not None:
             self.axes = lifted.projection.axes.to(self.features.device)
         self._codes = None

@@ -104,40 +104,40 @@ class Neighbours:
         mean = (self._touching @ (own * weight[:, None]) + own * weight[:, None]) / np.maximum(total, 1e-30)[:, None]
         return torch.from_numpy(np.where(total[:, None] > 0, mean, own))
 
-    def smoothed(
+    def bilateral(
         self,
-        values: Tensor,  # [N, D]
         weights: Tensor,  # [N] ≥ 0
         colors: Tensor,  # [N, 3]
         sigma: float,
-        times: int,
-    ) -> Tensor:  # [N, D] float32, on the CPU
-        """Take weighted means over each Gaussian and those that touch it, so many times, across edges of colour hardly at all.
+    ) -> csr_matrix:  # [N, N] float32
+        """Return the matrix of weighted means over each Gaussian and those that touch it, across edges of colour hardly at all.
 
         A bilateral filter (Tomasi and Manduchi, ICCV 1998): another's weight falls with its colour's distance, a normal
         distribution of deviation `sigma`. Where all weigh nothing, a value stays.
         """
         weight, color = (part.detach().cpu().double().numpy() for part in (weights, colors))
-        row, column = self._touching.nonzero()
-        alike = np.exp(-np.square(color[row] - color[column]).sum(axis=1) / (2 * sigma**2))
-        shares = csr_matrix((weight[column] * alike, (row, column)), shape=self._touching.shape) + diags(
-            np.maximum(weight, 1e-12)
-        )
-        shares = (diags(1 / shares.sum(axis=1).A1) @ shares).astype(np.float32)
-        mean = values.detach().cpu().float().numpy()
-        for _ in range(times):
-            mean = shares @ mean
-        return torch.from_numpy(mean)
+        touching = self._touching
+        shares = np.empty(touching.nnz, np.float32)
+        total = np.maximum(weight, 1e-12)
+        for start in range(0, self._count, _CHUNK):
+            offsets = touching.indptr[start : start + _CHUNK + 1]
+            row = np.repeat(np.arange(start, start + len(offsets) - 1), np.diff(offsets))
+            column = touching.indices[offsets[0] : offsets[-1]]
+            part = weight[column] * np.exp(-np.square(color[row] - color[column]).sum(axis=1) / (2 * sigma**2))
+            total[start : start + _CHUNK] += np.bincount(row - start, part, len(offsets) - 1)
+            shares[offsets[0] : offsets[-1]] = part / total[row]
+        own = diags((np.maximum(weight, 1e-12) / total).astype(np.float32))
+        return (csr_matrix((shares, touching.indices, touching.indptr), shape=touching.shape) + own).tocsr()
 
     @cached_property
     def _touching(self) -> csr_matrix:  # [M, M] bool, symmetric, nothing on the diagonal
         count, means = len(self._splats), self._tree.data
-        place = np.full(count, -1)
+        place = np.full(count, -1, np.int32)
         place[self._ids] = np.arange(self._count)
         # In the order of the tree, which finds the next one's nearest among those that it has just looked at.
         ordered = self._tree.indices[place[self._tree.indices] >= 0]
         spreads = spread(self._splats[torch.from_numpy(self._ids).to(self._splats.means.device)]).cpu().numpy()
-        rows, columns = [ordered[:0]], [ordered[:0]]
+        rows, columns = [place[:0]], [place[:0]]
         for start in range(0, self._count, _CHUNK):
             here = ordered[start : start + _CHUNK]
             # The nearest is the Gaussian itself, or one at the same place.
@@ -160,7 +160,7 @@ class Neighbours:
                 )
 
 
-@kernel("void(int64[::1], int64[:,::1], int64[::1], float64[:,::1], float64[:,:,::1], float64, boolean[:,::1])")
+@kernel("void(int64[::1], int64[:,::1], int32[::1], float64[:,::1], float64[:,:,::1], float64, boolean[:,::1])")
 def _touch(here, near, place, means, spreads, extent, out):  # type: ignore[no-untyped-def]
     """Which of its nearest Gaussians each of `here` touches. Numbers are the scene's.
 
