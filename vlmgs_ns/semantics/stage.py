@@ -355,4 +355,4 @@ def digest(splats: Splats) -> str:
 
 
 def _map(maps: FeatureMaps, kind: str, index: int) -> Tensor:  # [h, w, D] float32
-    return torch.tensor(getattr(maps[index], kind)).float()
+    return torch.as_tensor(getattr(maps[index], kind)).float()
