@@ -106,7 +106,7 @@ def test_a_click_looks_at_as_much_of_the_scene_as_it_needs(monkeypatch: pytest.M
     semantics = hand_made_semantics(features) if known else None
     looked, last, part = [], set(), Neighbours.part
     monkeypatch.setattr(Neighbours, "part", lambda graph, ids: looked.append(len(ids)) or part(graph, ids))
-    for x in torch.linspace(-0.4, 0.4, 25).tolist():
+    for x in torch.linspace(-0.4, 0.4, 9).tolist():
         weights = under(splats, CAMERA, *pixel(x, 0.01))
         found = []
         for first in (len(splats), 100):
@@ -115,6 +115,23 @@ def test_a_click_looks_at_as_much_of_the_scene_as_it_needs(monkeypatch: pytest.M
         assert torch.equal(*found)
         last.add(looked[-1])
     assert len(last) > 1 and min(last) < len(splats) / 2
+
+
+def test_what_is_left_out_could_not_change_the_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever along a row of Gaussians the region ends: colours of all sizes average in from both sides."""
+    cases = ((0, 33, 0.2), (2, 33, 1.0), (4, 20, 0.4), (4, 47, 0.2), (5, 33, 0.4), (5, 47, 0.2))
+    for seed, middle, width in cases:  # where leaving out what may not be left out is seen
+        chance = torch.rand(80, 4, generator=torch.Generator().manual_seed(seed))
+        means = torch.stack([torch.arange(80.0) + chance[:, 0], *torch.zeros(2, 80)], dim=1)
+        scales = (0.3 + 0.4 * chance[:, 1:2] + 4 * (chance[:, 1:2] > 0.95)).expand(80, 3)
+        splats = Splats(means, torch.tensor([1.0, 0, 0, 0]).expand(80, 4), scales, chance[:, 2])
+        colours = chance[:, 3:].expand(80, 3) * torch.tensor([1.0, 0.2, 0.0])
+        weights, found = torch.zeros(80), []
+        weights[middle : middle + 2] = torch.tensor([0.6, 0.3])
+        for first in (80, *range(3, 40, 3)):
+            monkeypatch.setattr(thing, "REGION", first)
+            found.append(Looks(splats, colours, Neighbours(splats)).thing(weights, width))
+        assert all(torch.equal(one, found[0]) for one in found)
 
 
 def test_the_next_click_sees_its_own_place(monkeypatch: pytest.MonkeyPatch) -> None:

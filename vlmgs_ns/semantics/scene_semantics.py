@@ -26,7 +26,7 @@ from vlmgs_ns.system.errors import InputError
 
 CODES_KEPT = 1 << 30
 """Bytes up to which the Gaussians' codes are kept between queries."""
-SAMPLE = 1 << 16
+SAMPLE = 1 << 14
 """Gaussians from which the basis of colours is made."""
 
 
