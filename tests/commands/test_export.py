@@ -370,9 +370,9 @@ def test_an_error_half_way_leaves_no_half_file(
 
 def test_folders_that_are_none(opened: OpenRun, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file is a file; give a folder"):
+    with pytest.raises(InputError, match="file is a file, where a folder is to be written"):
         Export(opened.folder, out=tmp_path / "file").run()
-    with pytest.raises(InputError, match="cannot be written to: Not a directory"):
+    with pytest.raises(InputError, match="file is a file, where a folder is to be written"):
         Export(opened.folder, out=tmp_path / "file" / "below").run()
     if os.path.exists("/proc/self"):  # where not even root makes folders
         with pytest.raises(InputError, match="/proc/out cannot be written to"):

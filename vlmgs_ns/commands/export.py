@@ -71,13 +71,13 @@ class Export:
         """Select, write, and say what was written."""
         from vlmgs_ns.method.finished_run import find_config, open_run
         from vlmgs_ns.system.errors import InputError
+        from vlmgs_ns.system.folders import check_folder
 
         query = self._checked()
         with contextlib.redirect_stdout(sys.stderr) if self.as_json else contextlib.nullcontext():
             config = find_config(self.run_folder)
         folder = self.out or config.parent / "exports"
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"--out {folder} is a file; give a folder")
+        check_folder(folder)
         # What nerfstudio says while it loads would spoil the object.
         with contextlib.redirect_stdout(sys.stderr) if self.as_json else contextlib.nullcontext():
             run = open_run(config)

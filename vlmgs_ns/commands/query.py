@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.folders import check_folder
 from vlmgs_ns.words import query as words
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Query:
         with redirect_stdout(sys.stderr) if self.as_json else nullcontext():
             config = find_config(self.run_folder)
         from vlmgs_ns.pages.asked import Asked
-        from vlmgs_ns.pages.query import PAGE, Request, answer, check_folder
+        from vlmgs_ns.pages.query import PAGE, Request, answer
         from vlmgs_ns.pages.query_summary import summary
         from vlmgs_ns.pages.viewpoints import photo_views, read_camera_path
         from vlmgs_ns.system.console import kept_for_answer

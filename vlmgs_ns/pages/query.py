@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -63,21 +62,6 @@ class Request:
     def threshold(self) -> float:
         """Relevancy above which a pixel belongs to what is looked for."""
         return self.asked.query.threshold
-
-
-def check_folder(out: Path) -> None:
-    """Refuse, before anything slow, a folder that nothing can be written to.
-
-    Raises:
-        InputError: it, or the folder that it would be made in, is a file or not writable.
-    """
-    place = out.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise InputError(f"{place} is a file, but the answer is a folder; choose another with --out")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(f"{place} cannot be written to; choose another folder with --out")
 
 
 def folders_of(phrases: Sequence[str]) -> list[str]:
