@@ -66,7 +66,7 @@ def name_toys(semantics: SceneSemantics, monkeypatch: pytest.MonkeyPatch) -> Non
     """Let a scene know "toy", which fits ball and box alike."""
     vector = torch.tensor([[0.5**0.5, 0.5**0.5, 0, 0, 0, 0]])
     monkeypatch.setattr(semantics, "texts", [*semantics.texts, "toy"])
-    monkeypatch.setattr(semantics, "vectors", torch.cat([semantics.vectors, vector]))
+    monkeypatch.setitem(semantics._buffers, "vectors", torch.cat([semantics.vectors, vector]))
 
 
 def make_run(folder: Path, sh_degree: int = 3, searchable: bool = True) -> Path:

@@ -7,7 +7,6 @@ across it. Each is held only against its nearest by centre, `NEAREST` of them, w
 
 from __future__ import annotations
 
-import math
 import os
 from copy import copy
 from functools import cached_property
@@ -19,7 +18,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from vlmgs_ns.rasterize.jit import kernel
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.splats.shape import EXTENT, spread
 
@@ -131,6 +129,8 @@ class Neighbours:
 
     @cached_property
     def _touching(self) -> csr_matrix:  # [M, M] bool, symmetric, nothing on the diagonal
+        from vlmgs_ns.splats.touch import touch_nearest  # compiles
+
         count, means = len(self._splats), self._tree.data
         place = np.full(count, -1, np.int32)
         place[self._ids] = np.arange(self._count)
@@ -144,7 +144,7 @@ class Neighbours:
             wanted = np.arange(1, min(self._nearest + 1, count) + 1)
             _, near = self._tree.query(means[here], k=wanted, workers=os.cpu_count() or 1)
             touch = np.empty(near.shape, dtype=bool)
-            _touch(here, near, place, means, spreads, self._extent, touch)
+            touch_nearest(here, near, place, means, spreads, self._extent, touch)
             rows.append(np.repeat(place[here], touch.sum(axis=1)))
             columns.append(place[near[touch]])
         row, column = np.concatenate(rows), np.concatenate(columns)
@@ -158,31 +158,3 @@ class Neighbours:
                     f"{name} has shape {list(mask.shape)} and type {mask.dtype} on {mask.device}: "
                     f"it must be [{self._count}] of torch.bool on the CPU, one a Gaussian"
                 )
-
-
-@kernel("void(int64[::1], int64[:,::1], int32[::1], float64[:,::1], float64[:,:,::1], float64, boolean[:,::1])")
-def _touch(here, near, place, means, spreads, extent, out):  # type: ignore[no-untyped-def]
-    """Which of its nearest Gaussians each of `here` touches. Numbers are the scene's.
-
-    here [M]; near [M, K]; place [N]: row of `spreads`, −1 where a Gaussian is not in the graph; means [N, 3]; spreads [G, 3, 3];
-    out [M, K].
-    """
-    apart = np.empty(3)
-    for m in range(len(here)):
-        i = here[m]
-        for k in range(near.shape[1]):
-            j = near[m, k]
-            out[m, k] = False
-            if i == j or place[j] < 0:
-                continue
-            for c in range(3):
-                apart[c] = means[j, c] - means[i, c]
-            reach = 0.0
-            for g in (place[i], place[j]):
-                square = 0.0
-                for r in range(3):
-                    along = spreads[g, r, 0] * apart[0] + spreads[g, r, 1] * apart[1] + spreads[g, r, 2] * apart[2]
-                    square += along * along
-                reach += extent * math.sqrt(square)
-            # Both sides times the distance, which may be 0.
-            out[m, k] = apart[0] * apart[0] + apart[1] * apart[1] + apart[2] * apart[2] <= reach
