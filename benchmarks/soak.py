@@ -3,6 +3,7 @@
     python benchmarks/soak.py kill DATA [--kills 50] [--iterations 120]    SIGKILL; resumed: bit for bit the run without a kill
     python benchmarks/soak.py memory DATA [--iterations 20000]             resident memory, which must not grow after a warm-up
     python benchmarks/soak.py large [--count 2000000]                      .ply written, read, rendered: seconds and peak memory
+    python benchmarks/soak.py lifting [--count 1000000] [--gigabytes 2]    features lifted to a random scene: memory
     python benchmarks/soak.py grown RUN [--count 2000000]                  a run of so many searched, exported, shared: the same
     python benchmarks/soak.py rasterise [--scenes 10000]                   scenes of any size against the float64 twin
 
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,65 @@ def large(args: argparse.Namespace) -> bool:
     return table((f"{n:,} Gaussians", "took", "peak memory"), rows) and bool(image.isfinite().all())
 
 
+def lifting(args: argparse.Namespace) -> bool:
+    import torch
+    import torch.nn.functional as F
+    from semantic_oracle import Eyes, Oracle
+
+    from vlmgs_ns.semantics.cache import FeatureCache
+    from vlmgs_ns.semantics.config import LITE_SEMANTICS
+    from vlmgs_ns.semantics.stage import Encoders, Stage
+    from vlmgs_ns.splats.camera import Pinhole
+    from vlmgs_ns.splats.gaussians import Splats
+
+    g, n = torch.Generator().manual_seed(0), args.count
+    means = F.normalize(torch.randn(n, 3, generator=g), dim=1) + 0.01 * torch.randn(n, 3, generator=g)
+    size = (4 / n) ** 0.5 * torch.rand(n, 3, generator=g)
+    splats = Splats(means, torch.randn(n, 4, generator=g), size, torch.rand(n, generator=g))
+    photos = (255 * torch.rand(args.views, 480, 640, 3, generator=g)).byte()
+
+    class Views:
+        def __len__(self) -> int:
+            return len(photos)
+
+        def photo(self, index: int) -> torch.Tensor:
+            return photos[index]
+
+        def camera(self, index: int) -> Pinhole:
+            turn = torch.tensor(2 * math.pi * index / len(photos))
+            pose = torch.eye(4)
+            pose[0, 0], pose[0, 2], pose[2, 0], pose[2, 2], pose[2, 3] = turn.cos(), turn.sin(), -turn.sin(), turn.cos(), 3.0
+            return Pinhole(pose, torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]]), 640, 480)
+
+        def mask(self, index: int) -> None:
+            return None
+
+    clip, dino = (Oracle(name, dims, ["thing"], []) for name, dims in (("random CLIP", args.dims), ("random DINO", 384)))
+    looking = Eyes(
+        Encoders(clip, dino, "random", "random"),  # type: ignore[arg-type]
+        lambda index: torch.randn(20, 27, args.dims, generator=torch.Generator().manual_seed(index)),
+        lambda index: torch.randn(60, 80, 384, generator=torch.Generator().manual_seed(index)),
+    )
+    status, rows = Path("/proc/self/status"), []
+    with tempfile.TemporaryDirectory() as folder:
+        cache = FeatureCache(Path(folder))
+        looking.look(photos, cache, wrong=False)
+        for mode in args.modes.split(","):
+            config = replace(LITE_SEMANTICS, mode=mode, lift_memory=args.gigabytes, warm_steps=3)
+            stage = Stage(config, looking.encoders, splats, Views(), cache, torch.zeros(3), 1.0)
+            scene = stage.begin()
+            Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
+            before = int(status.read_text().split("VmRSS:")[1].split()[0]) / 1e6
+            begin, processor = time.monotonic(), time.process_time()
+            assert stage.run(scene)
+            took = f"{time.monotonic() - begin:.0f} s, {time.process_time() - processor:.0f} of the processor"
+            held = int(status.read_text().split("VmHWM:")[1].split()[0]) / 1e6 - before
+            rows.append(
+                (mode, scene.size(), took, f"{held:.2f} GB" + (" TOO MUCH" if held > args.gigabytes else ""), stage.seconds)
+            )
+    return table((f"{n:,} Gaussians, {args.gigabytes:g} GB", "kept", "took", "held at most", "parts, s"), rows)
+
+
 def grown(args: argparse.Namespace) -> bool:
     import torch
     from torch.utils._pytree import tree_map_only
@@ -203,6 +264,7 @@ def main() -> None:
         (kill, True, {"kills": 50, "iterations": 120, "seed": 0}),
         (memory, True, {"iterations": 20_000, "every": 5}),
         (large, False, {"count": 2_000_000}),
+        (lifting, False, {"count": 1_000_000, "dims": 512, "views": 2, "modes": "lift,warm", "gigabytes": 2.0}),
         (grown, True, {"count": 2_000_000, "phrase": "red marble ball"}),
         (rasterise, False, {"scenes": 10_000}),
     ):

@@ -34,7 +34,7 @@ from vlmgs_ns.system.progress import bar
 from vlmgs_ns.system.video import write_mp4
 from vlmgs_ns.words.box import OrientedBox
 from vlmgs_ns.words.place import Place, in_data
-from vlmgs_ns.words.query import file_stem
+from vlmgs_ns.words.query import Parts, file_stem
 from vlmgs_ns.words.question import Look, Survey
 from vlmgs_ns.words.sighting import Sighting
 
@@ -49,6 +49,8 @@ class Request:
     """What is looked for, and what to write of the answer."""
 
     asked: Asked
+    parts: Parts = "clearest"
+    """Around which parts of a phrase's selection its box in space is."""
     raw: bool = False
     """Whether relevancy is written as numbers too."""
     every_view: bool = True
@@ -110,7 +112,7 @@ def answer(run: OpenRun, views: Sequence[View], request: Request, out: Path) -> 
                 film.add(render, look.relevancy)
             report(number, view.name)
         looked = time.perf_counter() - start - words
-        located = survey.places()
+        located = survey.places(request.parts)
         for seen, clarities in zip(rows, survey.clarity(located), strict=True):
             for row, clarity in zip(seen, clarities, strict=True):
                 row["clarity"] = round(clarity, 6)
