@@ -1,7 +1,7 @@
 """Hash grids on the CPU. nerfstudio's torch code writes out the corners of every point; these kernels keep none.
 
-They go level by level: its table stays in the cache, and one thread adds up its gradient, in a fixed order, so that results do not
-depend on the number of threads.
+They go level by level: its table stays in the cache, and one thread adds up its gradient, in a fixed order, so that results do
+not depend on the number of threads.
 """
 
 from __future__ import annotations
