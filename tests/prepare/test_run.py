@@ -39,7 +39,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scene(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Prepared by runs that were stopped among the features of one camera's photos and as cameras were placed, and one that went on."""
+    """Prepared by two runs that were stopped, among features and as cameras were to be placed, and by one that went on."""
     out = tmp_path_factory.mktemp("prepared") / "scene"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(pycolmap, "extract_features", _stop_after_one)

@@ -114,7 +114,7 @@ class Export:
             )
         for flag, given, why in (
             (f"--coordinates {self.coordinates}", self.coordinates != "run", "a page has its own, with up at the top"),
-            ("--features", self.features, "a page holds its Gaussians in an order of its own, which those rows would not match"),
+            ("--features", self.features, "a page has its Gaussians in an order of its own, which the features would not match"),
         ):
             if given and self.format == "html":
                 raise InputError(f"{flag} cannot be used with --format html: {why}; leave {flag} out, or take another format")

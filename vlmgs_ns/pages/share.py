@@ -109,11 +109,12 @@ def share_page(
     shown = seen.photographed & every.drawn()
     if not shown.any():
         raise InputError(f"the photos of {run.folder} see no Gaussian; train it for longer")
-    kept = torch.nonzero(shown & (True if among is None else among))[:, 0]
+    wanted = torch.ones_like(shown) if among is None else among
+    kept = torch.nonzero(shown & wanted)[:, 0]
     if len(kept) == 0:
         raise InputError(
-            f"no photo of {run.folder} shows any of the {int(torch.count_nonzero(among)):,} Gaussians selected, and a page holds "
-            "what photos show; select more, or take another format"
+            f"no photo of {run.folder} shows any of the {int(wanted.sum()):,} Gaussians selected, and a page holds what photos "
+            "show; select more, or take another format"
         )
 
     eyes, axes = torch.stack([_eye(camera) for camera in cameras]), torch.stack([one.viewmat[:3, :3].cpu() for one in cameras])
