@@ -122,8 +122,10 @@ class StandInExecutor(LocalExecutor):
         super().__init__(jobs)
         self.kind = kind
 
-    def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
-        return super().execute(partial(with_backend, self.kind, function), items, progress)
+    def execute(
+        self, function: Function, items: Sequence[Any], progress: Progress, *, alone: bool = True
+    ) -> Iterator[tuple[int, Outcome]]:
+        return super().execute(partial(with_backend, self.kind, function), items, progress, alone=alone)
 
 
 def main() -> None:

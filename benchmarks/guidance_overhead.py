@@ -101,8 +101,10 @@ def counted(function: Function, item: Any, tell: Callable[[int], None]) -> Any:
 class CountingExecutor(LocalExecutor):
     """Processes of this machine, one at a time, in which guidance's own seconds are counted."""
 
-    def execute(self, function: Function, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Outcome]]:
-        return super().execute(partial(counted, function), items, progress)
+    def execute(
+        self, function: Function, items: Sequence[Any], progress: Progress, *, alone: bool = True
+    ) -> Iterator[tuple[int, Outcome]]:
+        return super().execute(partial(counted, function), items, progress, alone=alone)
 
 
 def main() -> None:

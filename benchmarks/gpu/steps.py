@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -118,7 +118,7 @@ def lift(args: argparse.Namespace) -> Figures:
 def strategy(args: argparse.Namespace) -> Figures:
     """FastGS' strategy without nerfstudio: a picture of many Gaussians is learned from few."""
     from tests.rasterize.scenes import random_scene
-    from vlmgs_ns.densify.scores import ScoredView, multi_view_scores
+    from vlmgs_ns.densify.scores import ScoredView, add_view, take_scores
     from vlmgs_ns.densify.ssim import SSIM
     from vlmgs_ns.densify.strategy import FastGSStrategy
     from vlmgs_ns.rasterize import rasterization
@@ -138,27 +138,21 @@ def strategy(args: argparse.Namespace) -> Figures:
     rule = FastGSStrategy(refine_start_iter=2, refine_every=5, refine_stop_iter=steps - 5, importance_threshold=0.0)
     state = rule.initialize_state(scene_scale=2.0)
 
-    def render() -> Any:
-        return rasterization(
+    similarity, target = SSIM(), target.clamp(0, 1)
+    losses, begin = [], time.perf_counter()
+    for step in range(steps):
+        image, _, info = rasterization(
             params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid()[:, 0], params["colors"],
             view, K, width, height, absgrad=True,
         )  # fmt: skip
-
-    def scores() -> Any:
-        with torch.no_grad():
-            image, _, info = render()
-        return multi_view_scores([ScoredView(image[0].clamp(0, 1), target.clamp(0, 1), info)], SSIM())
-
-    losses, begin = [], time.perf_counter()
-    for step in range(steps):
-        image, _, info = render()
         rule.step_pre_backward(params, optimizers, state, step, info)
         loss = (image[0] - target).abs().mean()
         loss.backward()
         for optimizer in optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        rule.step_post_backward(params, optimizers, state, step, info, scorer=scores)
+        add_view(state, ScoredView(image[0].detach().clamp(0, 1), target, info), similarity)
+        rule.step_post_backward(params, optimizers, state, step, info, scorer=lambda: take_scores(state))
         losses.append(float(loss))
     if not losses[-1] < losses[0] or not len(params["means"]) != len(raw["means"]):
         raise AssertionError(f"loss {losses[0]:.4f} → {losses[-1]:.4f} with {len(params['means'])} Gaussians")
@@ -204,25 +198,22 @@ def words(args: argparse.Namespace) -> Figures:
 def _train(args: argparse.Namespace, method: str, iterations: int) -> Figures:
     """Seconds, memory and held-out PSNR of a training, its semantic stage included."""
     import open3d  # noqa: F401  (the data parser's; before a device that is not there)
-    from nerfstudio.models.splatfacto import SplatfactoModelConfig
 
     from vlmgs_ns import config as methods
 
     data = room(args)
     config: Any = copy.deepcopy(methods.vlm_fastgs.config if method == "vlm-fastgs" else methods.fastgs.config)
     if method == "splatfacto":  # nerfstudio's model with our data and trainer: what differs is the model
-        config = copy.deepcopy(methods.fastgs.config)
         config.pipeline.model.densification = "default"
-        assert isinstance(config.pipeline.model, SplatfactoModelConfig)
     iterations = 8 if args.stand_ins else iterations
     config.data = config.pipeline.datamanager.data = data
     config.output_dir, config.experiment_name, config.timestamp = args.out / "runs", f"{method}-{iterations}", "now"
     config.vis, config.max_num_iterations, config.machine.device_type = "tensorboard", iterations, "cuda"
     config.viewer.quit_on_train_completion = True
     if args.stand_ins:
-        semantics = config.pipeline.model.semantics
+        semantics, lite = config.pipeline.model.semantics, cast(Any, methods.vlm_fastgs_lite.config.pipeline.model)
         semantics.warm_steps = semantics.refine_steps = 2
-        semantics.sizes = copy.deepcopy(methods.vlm_fastgs_lite.config.pipeline.model.semantics.sizes)
+        semantics.sizes = copy.deepcopy(lite.semantics.sizes)
     config.pipeline.model.guidance.backend = "residual"
     torch.manual_seed(0)
     config.save_config()

@@ -40,13 +40,13 @@ def test_lists_by_encoder_and_clears(tmp_path: Path, home: Path) -> None:
     assert listed.returncode == 0 and listed.stderr == ""
     assert listed.stdout.splitlines() == [
         str(data / ".vlmgs_cache" / "features"),
-        "  2 photos, 3.5 kB: DINO tiny",
-        "  3 photos, 5.2 kB: OpenCLIP [tiny] of the room",
-        "8.6 kB in all; remove them with",
+        "  2 photos, 2.7 kB: DINO tiny",
+        "  3 photos, 4.0 kB: OpenCLIP [tiny] of the room",
+        "6.6 kB in all; remove them with",
         f"  vlmgs cache '{data}' --clear",
     ]
     cleared = run(home, data, "--clear")
-    assert cleared.returncode == 0 and "Removed 8." in cleared.stdout and str(data) in cleared.stdout
+    assert cleared.returncode == 0 and "Removed 6." in cleared.stdout and str(data) in cleared.stdout
     assert [path.name for path in data.iterdir()] == ["transforms.json"]
     assert run(home, data).stdout == f"No feature maps of {data} are cached.\n" == run(home, data, "--clear").stdout
 

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from tests.console.forks import ForkServer
-from tests.words.trained import NEGATIVES, PARTS, make_run
+from tests.words.trained import NEGATIVES, PARTS, make_run, name_toys
 from vlmgs_ns.commands.export import Export
 from vlmgs_ns.method import finished_run
 from vlmgs_ns.method.finished_run import OpenRun, open_run
@@ -110,6 +110,23 @@ def test_several_phrases_are_a_union_and_inverting_gives_the_rest(opened: OpenRu
     # The fog goes with the ball; what is far stays, as it is no part of it.
     ply = export(opened, tmp_path / "b", "red ball", "blue box", invert=True)
     assert ply.name == "without-red-ball+blue-box.ply" and rows_of(opened, ply) == rows("far", "rest")
+
+
+def test_of_several_things_all_or_the_clearest(
+    opened: OpenRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name_toys(opened.model.semantics, monkeypatch)
+    assert rows_of(opened, export(opened, tmp_path / "a", "toy")) == rows("ball", "box")
+    capsys.readouterr()
+    one = rows_of(opened, export(opened, tmp_path / "b", "toy", parts="clearest"))
+    assert (
+        one in (rows("ball"), rows("box"))
+        and f"{len(rows('ball', 'box', 'far')) - len(one)} apart from the rest" in capsys.readouterr().out
+    )
+    each = export(opened, tmp_path / "c", "red ball", "blue box", parts="clearest")
+    assert rows_of(opened, each) == rows("ball", "box"), "of each phrase"
+    with pytest.raises(InputError, match="--parts clearest needs a phrase"):
+        export(opened, tmp_path / "d", parts="clearest")
 
 
 def test_a_negative_takes_away_what_fits_it_better(opened: OpenRun, tmp_path: Path) -> None:
@@ -368,9 +385,9 @@ def test_an_error_half_way_leaves_no_half_file(
 
 def test_folders_that_are_none(opened: OpenRun, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file is a file; give a folder"):
+    with pytest.raises(InputError, match="file is a file, where a folder is to be written"):
         Export(opened.folder, out=tmp_path / "file").run()
-    with pytest.raises(InputError, match="cannot be written to: Not a directory"):
+    with pytest.raises(InputError, match="file is a file, where a folder is to be written"):
         Export(opened.folder, out=tmp_path / "file" / "below").run()
     if os.path.exists("/proc/self"):  # where not even root makes folders
         with pytest.raises(InputError, match="/proc/out cannot be written to"):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.words.trained import NEGATIVES, PARTS, make_run
+from tests.words.trained import NEGATIVES, PARTS, make_run, name_toys
 from vlmgs_ns.commands.query import NOT_FOUND, Query
 from vlmgs_ns.method import finished_run
 from vlmgs_ns.method.finished_run import OpenRun, open_run
@@ -103,6 +103,19 @@ def test_ball_and_box_are_found_where_they_are(opened: OpenRun, path: Path, tmp_
     ball = {view["view"]: view for view in answer["phrases"][0]["views"]}
     assert ball["frame_00001"]["boxes"][0]["pixels"][0] == 0 and not ball["frame_00002"]["boxes"]
     assert ball["frame_00000"]["clarity"] > ball["frame_00001"]["clarity"] > ball["frame_00002"]["clarity"] == 0
+
+
+def test_the_place_of_several_things_is_of_the_clearest_or_of_all(
+    opened: OpenRun, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name_toys(opened.model.semantics, monkeypatch)
+    clearest, every = (
+        ask(opened, tmp_path / parts, "toy", camera_path=path, parts=parts)["phrases"][0] for parts in ("clearest", "all")
+    )
+    assert clearest["gaussians"] == every["gaussians"] == len(PARTS["ball"]) + len(PARTS["box"])
+    one, both = (phrase["box_3d"]["scene"] for phrase in (clearest, every))
+    assert min(np.linalg.norm(np.subtract(one["centre"], place)) for place in (BALL, BOX)) < 0.1 and max(one["size"]) < 0.6
+    assert np.allclose(both["centre"], 0, atol=0.1) and 0.8 < max(both["size"]) < 1.4
 
 
 def test_every_file_of_the_answer_is_there_and_no_other(opened: OpenRun, path: Path, tmp_path: Path) -> None:

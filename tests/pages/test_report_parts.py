@@ -21,13 +21,14 @@ from tests.pages.conftest import Page
 from vlmgs_ns.guidance.record import RecordedRound, Rounds, read_rounds
 from vlmgs_ns.pages.curves import Curve, read_curves
 from vlmgs_ns.pages.embed import Embedded, embed, embed_file, error_map
-from vlmgs_ns.pages.held_out import HeldOut, Score, evenly_spaced
+from vlmgs_ns.pages.held_out import HeldOut, Score
 from vlmgs_ns.pages.page import render
 from vlmgs_ns.pages.plot import Chart, Line, Mark, plot
 from vlmgs_ns.pages.report import guidance_values
 from vlmgs_ns.pages.rounds import MOST_PICTURES
 from vlmgs_ns.pages.settings import settings_of
 from vlmgs_ns.splats.orbit import surrounds
+from vlmgs_ns.system.spacing import evenly_spaced
 
 
 def curve(*values: float, every: int = 10) -> Curve:

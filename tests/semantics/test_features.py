@@ -77,9 +77,8 @@ def test_maps_come_by_photo_and_only_once_each(cache: FeatureCache, capsys: pyte
     for k, photo in enumerate(scene):
         picture = torch.from_numpy(photo).permute(2, 0, 1) / 255
         expected = hybrid_map(picture, Clip().embed_images, 4)
-        torch.testing.assert_close(torch.tensor(np.array(maps[k].clip)).float(), expected, atol=1e-3, rtol=0)
-        np.testing.assert_allclose(maps[k].dino, photo / 255, atol=1e-3)
-        assert isinstance(maps[k].clip, np.memmap) and isinstance(maps[k].dino, np.memmap)
+        torch.testing.assert_close(torch.from_numpy(maps[k].clip), expected, atol=4e-3, rtol=0)
+        np.testing.assert_allclose(maps[k].dino, photo / 255, atol=4e-3)
     said = capsys.readouterr().out
     assert "3/3" in said and "3 new" in said and f"{format_size(cache.size())} on disk" in said
     again = Clip()
@@ -103,7 +102,7 @@ def test_only_what_changed_is_made_again(cache: FeatureCache) -> None:
     assert dino.calls == 0
     picture = torch.from_numpy(scene[0]).permute(2, 0, 1) / 255
     expected = hybrid_map(picture, Clip().embed_images, 4, scales=2, largest=0.125)
-    torch.testing.assert_close(torch.tensor(np.array(maps[0].clip)).float(), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(maps[0].clip), expected, atol=4e-3, rtol=0)
 
 
 def test_an_interruption_loses_nothing_that_was_made(cache: FeatureCache) -> None:
@@ -141,7 +140,7 @@ def test_without_a_dense_encoder_there_are_no_dense_maps(cache: FeatureCache) ->
 
 def test_floating_photos_are_taken_as_they_are(cache: FeatureCache) -> None:
     scene = Album(photo.astype(np.float32) / 255 for photo in photos(1))
-    np.testing.assert_allclose(feature_maps(scene, Clip(), Dino(), cache)[0].dino, scene[0], atol=1e-3)
+    np.testing.assert_allclose(feature_maps(scene, Clip(), Dino(), cache)[0].dino, scene[0], atol=4e-3)
 
 
 def test_maps_removed_while_in_use_are_one_error(cache: FeatureCache) -> None:
@@ -163,4 +162,4 @@ def test_a_damaged_map_is_told_once_and_made_again(cache: FeatureCache, capsys: 
     capsys.readouterr()
     maps = feature_maps(photos(1), Clip(), Dino(), cache)
     assert capsys.readouterr().out.count("); it is computed again.") == 2  # two maps
-    np.testing.assert_allclose(maps[0].dino, photos(1)[0] / 255, atol=1e-3)
+    np.testing.assert_allclose(maps[0].dino, photos(1)[0] / 255, atol=4e-3)

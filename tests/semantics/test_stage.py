@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -312,6 +313,29 @@ def test_the_first_question_finds_its_codes_made(make: Callable[..., Stage], tmp
     again.prepare(means)
     assert torch.equal(relevancy_of(again, means, "red ball"), expected) and computed == [60, 60, 60]
     make(mode="lift").begin().prepare(means)  # nothing to do
+
+
+def test_lifting_holds_no_more_than_it_may(make: Callable[..., Stage]) -> None:
+    """Of 40,000 Gaussians' 512 dimensions, which alone would take 0.08 GB."""
+    g, status = torch.Generator().manual_seed(0), Path("/proc/self/status")
+    maps: Any = [PhotoMaps(np.random.default_rng(k).normal(size=(3, 4, 512)).astype(np.float32), None) for k in range(3)]
+
+    def lift(gaussians: int, gigabytes: float) -> tuple[float, tuple[int, ...]]:
+        means = torch.rand(gaussians, 3, generator=g) * 1.6 - 0.8
+        cloud = Splats(
+            means, torch.randn(gaussians, 4, generator=g), torch.full((gaussians, 3), 0.01), torch.full((gaussians,), 0.1)
+        )
+        stage = make(mode="lift", gaussians=cloud, lift_memory=gigabytes, smoothing=2)
+        stage.encoders = replace(stage.encoders, clip=SimpleNamespace(dimension=512, fingerprint="", tile_sizes=1))  # type: ignore[arg-type]
+        scene = stage.begin()
+        Path("/proc/self/clear_refs").write_text("5")  # the greatest memory is counted from here
+        before = int(status.read_text().split("VmRSS:")[1].split()[0])
+        scene.keep_lifted(stage._lift("clip", maps, lambda: False))
+        return (int(status.read_text().split("VmHWM:")[1].split()[0]) - before) / 1e6, scene.features.shape
+
+    lift(10, 1.0)  # kernels are compiled
+    held, shape = lift(40_000, 0.08)
+    assert held < 0.08 and shape == (40_000, 166)
 
 
 def test_lifted_features_within_a_budget(make: Callable[..., Stage]) -> None:

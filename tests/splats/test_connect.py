@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
@@ -69,6 +70,21 @@ def test_against_brute_force(count: int, nearest: int) -> None:
             assert torch.equal(flooded(table, first, allowed), part)
 
 
+def test_a_part_touches_as_in_the_whole() -> None:
+    """Their nearest are those of the scene, not of the part."""
+    splats, g = cloud(120, 3), torch.Generator().manual_seed(3)
+    for share in (0.2, 0.6, 1.0):
+        ids = (torch.rand(120, generator=g) < share).nonzero()[:, 0]
+        table = touching(splats, 5)[ids][:, ids]
+        part = Neighbours(splats, nearest=5).part(ids)
+        half = torch.rand(len(ids), generator=g) < 0.5
+        for graph, rows in ((part, table), (part.part(half.nonzero()[:, 0]), table[half][:, half])):
+            assert len(graph) == len(rows)
+            for row, touched in enumerate(rows):
+                alone = torch.arange(len(rows)) == row
+                assert torch.equal(graph.ring(alone, ~alone), touched | alone)
+
+
 def test_a_chain_by_hand() -> None:
     neighbours = Neighbours(chain(0, 0.9, 1.8, 3.0, 3.9))  # a gap of 1.2 after the third
     everything, first = torch.ones(5, dtype=torch.bool), torch.tensor([True, False, False, False, False])
@@ -126,7 +142,8 @@ def test_smoothing_against_a_dense_twin() -> None:
     twin, total = values, shares.sum(dim=1, keepdim=True)
     for _ in range(3):
         twin = torch.where(total > 0, shares @ twin / total.clamp_min(1e-30), twin)
-    found = Neighbours(splats, nearest=49).smoothed(values, weights, colors, 0.1, 3)
+    smoothing = Neighbours(splats, nearest=49).bilateral(weights, colors, 0.1)
+    found = torch.from_numpy(smoothing @ (smoothing @ (smoothing @ values.numpy())))
     assert torch.allclose(found, twin, atol=1e-5) and not torch.allclose(found, values, atol=0.05)
 
 
@@ -134,6 +151,9 @@ def test_features_spread_over_one_colour_and_not_across_its_edge() -> None:
     splats = chain(*range(6))  # red, red, red, green, green, green: each touches the next
     colors = torch.tensor([[1.0, 0, 0]] * 3 + [[0, 1.0, 0]] * 3)
     values = torch.tensor([[1.0], [0], [0], [5], [5], [5]])
-    found = Neighbours(splats).smoothed(values, splats.opacities, colors, 0.05, 200)
+    found = (
+        torch.from_numpy(np.linalg.matrix_power(Neighbours(splats).bilateral(splats.opacities, colors, 0.05).toarray(), 200))
+        @ values
+    )
     assert torch.allclose(found[:3], found[:1].expand(3, 1), atol=1e-3) and 0.2 < float(found[0]) < 0.5
     assert torch.allclose(found[3:], torch.tensor(5.0))

@@ -14,10 +14,11 @@ from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.words import thing
 from vlmgs_ns.words.thing import WINDOW, Looks, best_name, in_box, under
 
 CAMERA = Pinhole(torch.eye(4), torch.tensor([[100.0, 0, 50], [0, 100.0, 30], [0, 0, 1]]), 100, 60)
-RED, BLUE, WHITE = (0.8, 0.1, 0.1), (0.1, 0.1, 0.8), (0.9, 0.9, 0.9)
+RED, GREEN, BLUE, WHITE = (0.8, 0.1, 0.1), (0.1, 0.8, 0.1), (0.1, 0.1, 0.8), (0.9, 0.9, 0.9)
 STEP = 0.05
 """Between Gaussians, 5 pixels at depth 1."""
 
@@ -46,7 +47,7 @@ def click(splats: Splats, colours: Tensor, x: float, width: float = 1.0, feature
     semantics = None if features is None else hand_made_semantics(features)
     looks = Looks(splats, colours, Neighbours(splats), semantics)
     weights = under(splats, CAMERA, *pixel(x))
-    return looks.thing(weights, looks.unlike(weights), width)
+    return looks.thing(weights, width)
 
 
 def test_a_click_shows_what_a_whole_render_does_there() -> None:
@@ -88,6 +89,59 @@ def test_features_hold_a_striped_thing_together(known: bool) -> None:
     mask = click(splats, colours, -0.2, features=features if known else None)
     whole, other = mask[(of == 0) & (splats.means[:, 0] < -0.06)].all(), mask[(of == 1) & (splats.means[:, 0] > 0.06)].any()
     assert bool(whole and not other) == known
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_click_looks_at_as_much_of_the_scene_as_it_needs(monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    """From any beginning it finds what it finds in the whole scene, and a small thing without the rest of it."""
+    chance = torch.rand(4096, 3, generator=torch.Generator().manual_seed(0))
+    splats, _ = scene(*(plate(-3, 3, 1 + 0.02 * k) for k in range(4)))
+    chance = chance[: len(splats)]
+    scales = splats.scales * (0.3 + chance) * torch.where(chance[:, :1] < 0.01, 6, 1)
+    splats = Splats(splats.means + 0.03 * chance, splats.quats, scales, 0.5 + 0.4 * chance[:, 0])
+    patch = (splats.means[:, :2] / 0.2).floor().long() % 2
+    colours = torch.tensor([[RED, BLUE], [WHITE, GREEN]])[patch[:, 0], patch[:, 1]] + 0.1 * chance
+    features = torch.zeros(len(splats), 6)
+    features[torch.arange(len(splats)), patch[:, 0]] = 1
+    semantics = hand_made_semantics(features) if known else None
+    looked, last, part = [], set(), Neighbours.part
+    monkeypatch.setattr(Neighbours, "part", lambda graph, ids: looked.append(len(ids)) or part(graph, ids))
+    for x in torch.linspace(-0.4, 0.4, 9).tolist():
+        weights = under(splats, CAMERA, *pixel(x, 0.01))
+        found = []
+        for first in (len(splats), 100):
+            monkeypatch.setattr(thing, "REGION", first)
+            found.append(Looks(splats, colours, Neighbours(splats), semantics).thing(weights))
+        assert torch.equal(*found)
+        last.add(looked[-1])
+    assert len(last) > 1 and min(last) < len(splats) / 2
+
+
+def test_what_is_left_out_could_not_change_the_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever along a row of Gaussians the region ends: colours of all sizes average in from both sides."""
+    cases = ((0, 33, 0.2), (2, 33, 1.0), (4, 20, 0.4), (4, 47, 0.2), (5, 33, 0.4), (5, 47, 0.2))
+    for seed, middle, width in cases:  # where leaving out what may not be left out is seen
+        chance = torch.rand(80, 4, generator=torch.Generator().manual_seed(seed))
+        means = torch.stack([torch.arange(80.0) + chance[:, 0], *torch.zeros(2, 80)], dim=1)
+        scales = (0.3 + 0.4 * chance[:, 1:2] + 4 * (chance[:, 1:2] > 0.95)).expand(80, 3)
+        splats = Splats(means, torch.tensor([1.0, 0, 0, 0]).expand(80, 4), scales, chance[:, 2])
+        colours = chance[:, 3:].expand(80, 3) * torch.tensor([1.0, 0.2, 0.0])
+        weights, found = torch.zeros(80), []
+        weights[middle : middle + 2] = torch.tensor([0.6, 0.3])
+        for first in (80, *range(3, 40, 3)):
+            monkeypatch.setattr(thing, "REGION", first)
+            found.append(Looks(splats, colours, Neighbours(splats)).thing(weights, width))
+        assert all(torch.equal(one, found[0]) for one in found)
+
+
+def test_the_next_click_sees_its_own_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever of the scene the click before it looked at."""
+    monkeypatch.setattr(thing, "REGION", 40)
+    splats, of = scene(*(plate(left, left + 0.15) for left in (-0.45, -0.2, 0.05, 0.3)))
+    colours = torch.tensor([RED, BLUE, WHITE, RED])[of]
+    looks = Looks(splats, colours, Neighbours(splats))
+    for number, x in ((0, -0.4), (3, 0.35), (1, -0.13), (0, -0.4), (2, 0.12), (2, 0.1)):
+        assert torch.equal(looks.thing(under(splats, CAMERA, *pixel(x))), of == number)
 
 
 def test_a_box_takes_what_it_shows_and_not_what_is_hidden_behind() -> None:

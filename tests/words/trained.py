@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
@@ -59,6 +60,13 @@ def hand_made_semantics(features: Tensor) -> SceneSemantics:
     semantics.texts, semantics.vectors = list(TEXTS), torch.tensor(list(TEXTS.values())).float()
     semantics.complete = True
     return semantics
+
+
+def name_toys(semantics: SceneSemantics, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a scene know "toy", which fits ball and box alike."""
+    vector = torch.tensor([[0.5**0.5, 0.5**0.5, 0, 0, 0, 0]])
+    monkeypatch.setattr(semantics, "texts", [*semantics.texts, "toy"])
+    monkeypatch.setitem(semantics._buffers, "vectors", torch.cat([semantics.vectors, vector]))
 
 
 def make_run(folder: Path, sh_degree: int = 3, searchable: bool = True) -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 from vlmgs_ns.bench.plan import Run
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.folders import check_folder
 from vlmgs_ns.system.json_text import parse_json
 
 Row = dict[str, Any]
@@ -72,6 +73,7 @@ def alone(out: Path) -> Iterator[None]:
     Raises:
         InputError: another one is at work in it.
     """
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as file:
         try:

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.folders import check_folder
 from vlmgs_ns.toy.make import SceneSettings
 
 
@@ -47,7 +48,6 @@ class Demo:
                 f"--views {self.scene.views} with --held-out {self.scene.held_out} leaves less than 3 photos to train on; "
                 f"give --views {self.scene.held_out + 3} or more"
             )
-        if self.out.exists() and not self.out.is_dir():
-            raise InputError(f"{self.out} is a file, but a demo is a folder; choose another path")
+        check_folder(self.out)
         if self.out.is_dir() and any(self.out.iterdir()) and not is_scene(self.out / "scene"):
             raise InputError(f"{self.out} holds something that is not a demo; choose a new folder")

@@ -40,6 +40,8 @@ class Export:
     """Export everything but that, and but its rim and its faint Gaussians, which would stay as a ghost."""
     negative: Phrases = ()
     """What it is not, beside the scene's own negatives: --select "wooden table" --negative floor"""
+    parts: words.Parts = "all"
+    """Where several things fit a phrase: all of them, or the one that training photos show most clearly."""
     threshold: float = words.THRESHOLD
     """Relevancy above which a Gaussian is selected. At 0.5 it ties with the hardest negative; more is stricter."""
     average: bool = True
@@ -69,13 +71,13 @@ class Export:
         """Select, write, and say what was written."""
         from vlmgs_ns.method.finished_run import find_config, open_run
         from vlmgs_ns.system.errors import InputError
+        from vlmgs_ns.system.folders import check_folder
 
         query = self._checked()
         with contextlib.redirect_stdout(sys.stderr) if self.as_json else contextlib.nullcontext():
             config = find_config(self.run_folder)
         folder = self.out or config.parent / "exports"
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"--out {folder} is a file; give a folder")
+        check_folder(folder)
         # What nerfstudio says while it loads would spoil the object.
         with contextlib.redirect_stdout(sys.stderr) if self.as_json else contextlib.nullcontext():
             run = open_run(config)
@@ -100,7 +102,9 @@ class Export:
             raise InputError(
                 "--select has no phrase after it; describe what to export, such as --select 'red ball', or leave it out"
             )
-        for flag, given in (("--invert", self.invert), ("--negative", bool(self.negative))):
+        for flag, given in (
+            ("--invert", self.invert), ("--negative", bool(self.negative)), ("--parts clearest", self.parts == "clearest"),
+        ):  # fmt: skip
             if given and not phrases:
                 raise InputError(f"{flag} needs a phrase to select; add one, such as --select 'red ball'")
         fields = words.Fields("--select", "--negative", "--threshold")
@@ -126,12 +130,13 @@ class Export:
 
         if not query.phrases and not self.features:
             return None
-        found = ask(run.model, query).select(
+        question = ask(run.model, query)
+        found = question.select(
             average=self.average, least_opacity=self.least_opacity, least_share=self.least_share,
             reach=REACH_TO_REMOVE if self.invert else 0.0,
         )  # fmt: skip
         self._require(found, query)
-        return found
+        return question.clearest(found) if query.phrases and self.parts == "clearest" else found
 
     def _require(self, found: Found, query: words.Query) -> None:
         """Raise an InputError for a phrase that selects nothing."""

@@ -10,6 +10,7 @@ import tyro
 
 from vlmgs_ns.prepare.settings import Preparation
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.folders import check_folder
 
 
 @dataclass
@@ -43,6 +44,7 @@ class New:
 
         if self.max_num_iterations is not None and self.max_num_iterations < 1:
             raise InputError(f"--max-num-iterations {self.max_num_iterations} trains nothing; give 1 or more")
+        check_folder(self.out)
         scene, outputs = self.out / "scene", self.out / "outputs"
         if not is_prepared(scene, self.source, self.settings):
             write_prepared_scene(self.source, scene, self.settings)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.folders import check_folder
 from vlmgs_ns.words import query as words
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Query:
     """What it is not, beside the scene's own negatives: vlmgs query RUN "wooden table" --negative floor door"""
     threshold: float = words.THRESHOLD
     """Relevancy, from 0 to 1, above which a pixel or a Gaussian belongs to a phrase; at 0.5 it ties with the hardest negative."""
+    parts: words.Parts = "clearest"
+    """Where several things fit a phrase: the place in space is that of the one that the views show most clearly, or of all."""
     split: Annotated[Literal["train", "test", "all"] | None, tyro.conf.arg(metavar="{train,test,all}", help_behavior_hint="")] = (
         None
     )
@@ -74,7 +77,7 @@ class Query:
         with redirect_stdout(sys.stderr) if self.as_json else nullcontext():
             config = find_config(self.run_folder)
         from vlmgs_ns.pages.asked import Asked
-        from vlmgs_ns.pages.query import PAGE, Request, answer, check_folder
+        from vlmgs_ns.pages.query import PAGE, Request, answer
         from vlmgs_ns.pages.query_summary import summary
         from vlmgs_ns.pages.viewpoints import photo_views, read_camera_path
         from vlmgs_ns.system.console import kept_for_answer
@@ -89,6 +92,7 @@ class Query:
             looked_from: list[View] = photo_views(run, self.split, self.views) if path is None else list(path.views)
             request = Request(
                 asked=Asked(query, at, self.like, self.width),
+                parts=self.parts,
                 raw=self.raw,
                 every_view=path is None or self.frames,
                 fps=None if path is None else path.fps,

@@ -17,6 +17,7 @@ from vlmgs_ns.semantics.stage import Views
 from vlmgs_ns.splats.ply import Gaussians
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import say
+from vlmgs_ns.system.spacing import evenly_spaced
 
 PHOTOS, SIDE = 5, 160
 """Photos that are compared, and their longer side in pixels."""
@@ -53,7 +54,7 @@ def likeness(gaussians: Gaussians, views: Views) -> float:
     scales, opacities = torch.exp(gaussians.scales).to(device), torch.sigmoid(gaussians.opacities).squeeze(-1).to(device)
     colours = torch.cat([gaussians.features_dc[:, None], gaussians.features_rest], dim=1).to(device)
     error = variance = 0.0
-    for index in torch.linspace(0, len(views) - 1, min(PHOTOS, len(views))).round().int().tolist():
+    for index in evenly_spaced(len(views), PHOTOS):
         camera = views.camera(index).within(SIDE)
         photo = torch.as_tensor(views.photo(index))
         photo = photo.float() / (255 if photo.dtype == torch.uint8 else 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.models.splatfacto import SplatfactoModel
@@ -17,6 +16,7 @@ from vlmgs_ns.splats.camera import Pinhole, world_to_camera
 from vlmgs_ns.splats.gaussians import Splats
 from vlmgs_ns.splats.ply import Gaussians, trained_gaussians
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.spacing import evenly_spaced
 from vlmgs_ns.viewer.interrupts import uninterrupted
 
 
@@ -53,8 +53,7 @@ class SearchableModel(SplatfactoModel):
         if self.training_views is None:
             return []
         cameras = self.training_views.training_cameras()
-        chosen = np.linspace(0, len(cameras) - 1, min(most, len(cameras))).round().astype(int).tolist()
-        return [self.pinhole(cameras[k : k + 1]) for k in chosen]
+        return [self.pinhole(cameras[k : k + 1]) for k in evenly_spaced(len(cameras), most)]
 
     def searchable(self) -> SceneSemantics:
         """Return the scene's semantics. Raises an InputError that says how to add them, where there are none."""

@@ -36,6 +36,7 @@ from vlmgs_ns.splats.coordinates import moved
 from vlmgs_ns.splats.ply import read_ply
 from vlmgs_ns.system.atomic import replacing, sweep
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.folders import check_folder
 from vlmgs_ns.system.progress import say
 from vlmgs_ns.system.schedules import resolve
 
@@ -78,6 +79,7 @@ class VlmFastGSTrainerConfig(TrainerConfig):
 
     def save_config(self) -> None:
         """Write config.yml."""
+        check_folder(self.get_base_dir())
         with hushed():
             super().save_config()
 

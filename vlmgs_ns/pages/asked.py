@@ -51,7 +51,7 @@ class Asked:
         else:
             weights = under(splats, camera, *at.place)
             looks = Looks(splats, model.colors.detach(), Neighbours(splats), semantics)
-            mask = looks.thing(weights, looks.unlike(weights), self.width)
+            mask = looks.thing(weights, self.width)
         name = None
         if semantics is not None and not run.caution:
             name = best_name(semantics, splats, mask, phrases_of(model, run.folder, run.data))

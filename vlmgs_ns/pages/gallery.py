@@ -13,10 +13,11 @@ from vlmgs_ns.evaluation.overlays import Picture, overlay
 from vlmgs_ns.evaluation.toy_labels import read_toy
 from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.pages.embed import LONGER_SIDE
-from vlmgs_ns.pages.held_out import evenly_spaced, to_bytes
+from vlmgs_ns.pages.held_out import to_bytes
 from vlmgs_ns.pages.query_pictures import found_picture
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar
+from vlmgs_ns.system.spacing import evenly_spaced
 from vlmgs_ns.words.query import Query
 from vlmgs_ns.words.question import Question, Survey, ask
 

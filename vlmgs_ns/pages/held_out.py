@@ -10,6 +10,7 @@ import torch
 
 from vlmgs_ns.evaluation.overlays import Picture
 from vlmgs_ns.system.progress import bar
+from vlmgs_ns.system.spacing import evenly_spaced
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,6 @@ class HeldOut:
     def mean(self, metric: str) -> float:
         """Return the mean `psnr` or `ssim` over all views."""
         return round(float(np.mean([getattr(score, metric) for score in self.scores])), 4)
-
-
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """Return indices of at most so many of ``count`` things, the first and the last among them."""
-    return sorted({round(float(k)) for k in np.linspace(0, count - 1, min(count, most))}) if count else []
 
 
 @torch.no_grad()

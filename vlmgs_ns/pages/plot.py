@@ -14,7 +14,7 @@ import numpy.typing as npt
 from markupsafe import Markup, escape
 
 from vlmgs_ns.pages.curves import Curve
-from vlmgs_ns.pages.held_out import evenly_spaced
+from vlmgs_ns.system.spacing import evenly_spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -35,7 +34,7 @@ from vlmgs_ns.system.progress import bar
 from vlmgs_ns.system.video import write_mp4
 from vlmgs_ns.words.box import OrientedBox
 from vlmgs_ns.words.place import Place, in_data
-from vlmgs_ns.words.query import file_stem
+from vlmgs_ns.words.query import Parts, file_stem
 from vlmgs_ns.words.question import Look, Survey
 from vlmgs_ns.words.sighting import Sighting
 
@@ -50,6 +49,8 @@ class Request:
     """What is looked for, and what to write of the answer."""
 
     asked: Asked
+    parts: Parts = "clearest"
+    """Around which parts of a phrase's selection its box in space is."""
     raw: bool = False
     """Whether relevancy is written as numbers too."""
     every_view: bool = True
@@ -61,21 +62,6 @@ class Request:
     def threshold(self) -> float:
         """Relevancy above which a pixel belongs to what is looked for."""
         return self.asked.query.threshold
-
-
-def check_folder(out: Path) -> None:
-    """Refuse, before anything slow, a folder that nothing can be written to.
-
-    Raises:
-        InputError: it, or the folder that it would be made in, is a file or not writable.
-    """
-    place = out.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise InputError(f"{place} is a file, but the answer is a folder; choose another with --out")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(f"{place} cannot be written to; choose another folder with --out")
 
 
 def folders_of(phrases: Sequence[str]) -> list[str]:
@@ -126,7 +112,7 @@ def answer(run: OpenRun, views: Sequence[View], request: Request, out: Path) -> 
                 film.add(render, look.relevancy)
             report(number, view.name)
         looked = time.perf_counter() - start - words
-        located = survey.places()
+        located = survey.places(request.parts)
         for seen, clarities in zip(rows, survey.clarity(located), strict=True):
             for row, clarity in zip(seen, clarities, strict=True):
                 row["clarity"] = round(clarity, 6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from vlmgs_ns.pages.turntable import turntable
 from vlmgs_ns.splats.orbit import surrounds
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.folders import check_folder
 from vlmgs_ns.system.progress import say
 from vlmgs_ns.words.query import THRESHOLD
 
@@ -66,8 +66,7 @@ def check_output(out: Path) -> None:
         raise InputError(f"--out {out} is a folder; give the name of a file in it, such as {out / 'report.html'}")
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: there is no folder {out.parent}; make it, or write to another place")
-    if not os.access(out.parent, os.W_OK):
-        raise InputError(f"{out}: the folder {out.parent} cannot be written; give another place with --out")
+    check_folder(out.parent)
 
 
 def write_report(

@@ -22,7 +22,7 @@ from torch import Tensor
 from vlmgs_ns.method.finished_run import OpenRun
 from vlmgs_ns.pages.embed import embed
 from vlmgs_ns.pages.gallery import phrases_of
-from vlmgs_ns.pages.held_out import evenly_spaced, to_bytes
+from vlmgs_ns.pages.held_out import to_bytes
 from vlmgs_ns.pages.page import render
 from vlmgs_ns.pages.viewpoints import photo_views, training_views
 from vlmgs_ns.rasterize import rasterization
@@ -34,6 +34,7 @@ from vlmgs_ns.splats.quantised import Quantised, morton_order, of_degree, quanti
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import bar, say
+from vlmgs_ns.system.spacing import evenly_spaced
 from vlmgs_ns.words.place import in_data
 from vlmgs_ns.words.query import THRESHOLD, Query
 from vlmgs_ns.words.question import Survey, ask

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vlmgs_ns.method.finished_run import OpenRun
-from vlmgs_ns.pages.held_out import evenly_spaced
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.json_text import parse_json
+from vlmgs_ns.system.spacing import evenly_spaced
 
 if TYPE_CHECKING:
     from nerfstudio.cameras.cameras import Cameras

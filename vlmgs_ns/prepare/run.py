@@ -20,6 +20,7 @@ from vlmgs_ns.prepare.video import write_frames
 from vlmgs_ns.system.atomic import free_space, replacing
 from vlmgs_ns.system.console import errors_to_file
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.folders import check_folder
 from vlmgs_ns.system.text import format_size, one_line
 
 WORK = ".prepare"
@@ -102,6 +103,7 @@ def _check(source: Path, out: Path, settings: Preparation) -> None:
         raise InputError('pycolmap, which finds the cameras, is not installed; pip install "vlmgs-ns[prepare]"')
     if not source.exists():
         raise InputError(f"{source} does not exist; give a folder of photos, or a video")
+    check_folder(out)
     if settings.frames < LEAST:
         raise InputError(f"--frames {settings.frames}: a scene needs {LEAST} or more")
     if settings.max_image_size < 64:

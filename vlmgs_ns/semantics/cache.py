@@ -1,7 +1,10 @@
-"""Feature maps on disk: computed once per photo and setting, read through memory maps, never all in memory.
+"""Feature maps on disk: computed once per photo and setting, read one at a time.
 
     <data>/.vlmgs_cache/features/<hash of the key>/manifest.json          what the maps of this folder were made with
-                                                  /<hash of photo>.npy    one map, [h, w, D] in half precision
+                                                  /<hash of photo>.npy    one map, [h, w, D + 4] int8
+
+Each cell of a map [h, w, D] is kept as its values divided by their greatest / 127 and rounded, then that divisor as a float32:
+about half of what half precision takes, and a vector turns by less than a degree.
 
 A file is named by its inputs: the photo by its content, the encoder and its settings by the key. So no file ever becomes stale;
 a changed input has another name. Files are written atomically: after a kill a file is complete or absent, and of two processes
@@ -35,8 +38,10 @@ from vlmgs_ns.system.user_cache import user_cache
 if TYPE_CHECKING:
     from torch import Tensor
 
-Map = npt.NDArray[np.float16]
-"""[h, w, D], read-only and memory-mapped."""
+Map = npt.NDArray[np.float32]
+"""[h, w, D]."""
+Codes = npt.NDArray[np.int8]
+"""[h, w, D + 4], a map as it is kept."""
 
 MANIFEST = "manifest.json"
 _FOLDER = re.compile(r"[0-9a-f]{16}")
@@ -97,7 +102,7 @@ class FeatureCache:
 
         Raises:
             InputError: the map cannot be written. Nothing is left half-written.
-            ValueError: `compute` did not return a map of finite numbers within half precision.
+            ValueError: `compute` did not return a map of finite numbers.
         """
         path = self.path(photo, key)
         found = _open(path)
@@ -106,10 +111,10 @@ class FeatureCache:
         made = compute()
         if made.dim() != 3 or made.numel() == 0:
             raise ValueError(f"a feature map is [h, w, D], but {key} made {list(made.shape)}")
-        values = made.detach().cpu().half().numpy()
+        values = made.detach().cpu().float().numpy()
         if not np.isfinite(values).all():
-            raise ValueError(f"{key} made a feature map with values that are not finite in half precision; try dtype float32")
-        self._write(path, key, values)
+            raise ValueError(f"{key} made a feature map with values that are not finite; try dtype float32")
+        self._write(path, key, _encoded(values))
         found = _open(path)
         if found is None:
             raise InputError(f"the feature map {path} was written but cannot be read back; check the disk")
@@ -145,11 +150,11 @@ class FeatureCache:
         if self.folder.is_dir():
             yield from (path for path in sorted(self.folder.iterdir()) if _FOLDER.fullmatch(path.name) and path.is_dir())
 
-    def _write(self, path: Path, key: str, values: Map) -> None:
+    def _write(self, path: Path, key: str, codes: Codes) -> None:
         buffer = BytesIO()
-        np.save(buffer, values, allow_pickle=False)
+        np.save(buffer, codes, allow_pickle=False)
         # A comment in the padding of the header: the file stays one that numpy reads, of the same size.
-        header, digest = 10 + int.from_bytes(buffer.getbuffer()[8:10], "little"), _digest(values)
+        header, digest = 10 + int.from_bytes(buffer.getbuffer()[8:10], "little"), _digest(codes)
         buffer.getbuffer()[header - 1 - len(digest) : header - 1] = digest
         try:
             with _WRITING:
@@ -178,15 +183,25 @@ def _put(path: Path, key: str, content: BytesIO) -> None:
         os.fsync(file.fileno())
 
 
-def _digest(values: Map) -> bytes:
-    return b"#" + hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=8).hexdigest().encode()
+def _encoded(values: Map) -> Codes:
+    scale = np.abs(values).max(axis=2, keepdims=True) / np.float32(127)
+    codes = np.rint(values / np.where(scale > 0, scale, 1)).clip(-127, 127).astype(np.int8)
+    return np.concatenate([codes, scale.view(np.int8)], axis=2)
+
+
+def _decoded(codes: Codes) -> Map:
+    return np.multiply(codes[..., :-4], np.ascontiguousarray(codes[..., -4:]).view(np.float32), dtype=np.float32)
+
+
+def _digest(codes: Codes) -> bytes:
+    return b"#" + hashlib.blake2b(np.ascontiguousarray(codes).data, digest_size=8).hexdigest().encode()
 
 
 def _open(path: Path) -> Map | None:
     try:
         found = np.lib.format.open_memmap(path, mode="r")
         whole, reason = False, "its size is wrong"
-        if found.dtype == np.float16 and found.ndim == 3 and found.offset + found.nbytes == path.stat().st_size:
+        if found.dtype == np.int8 and found.ndim == 3 and found.offset + found.nbytes == path.stat().st_size:
             whole, reason = _content_is_whole(path, found), "its values changed"
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -197,20 +212,19 @@ def _open(path: Path) -> Map | None:
     except Exception as error:  # numpy raises many kinds of exception for a damaged header
         whole, reason = False, str(error)
     if whole:
-        return found
+        return _decoded(found)
     say(f"The feature map {path} is damaged ({reason}); it is computed again.")
     return None
 
 
-def _content_is_whole(path: Path, values: np.memmap[Any, np.dtype[np.float16]]) -> bool:
-    """Whether a map is as it was written: by its digest, and finite. Looked at once for each file as it is now."""
+def _content_is_whole(path: Path, codes: np.memmap[Any, np.dtype[np.int8]]) -> bool:
+    """Whether a map is as it was written, by its digest. Looked at once for each file as it is now."""
     now = path.stat()
     state = (now.st_ino, now.st_size, now.st_mtime_ns)
     if _WHOLE.get(path) != state:
         with path.open("rb") as file:
-            digest = re.search(rb"#[0-9a-f]{16}(?=\n)", file.read(int(values.offset)))
-        # Maps of earlier versions have none.
-        if (digest is not None and digest[0] != _digest(values)) or not np.isfinite(values).all():
+            digest = re.search(rb"#[0-9a-f]{16}(?=\n)", file.read(int(codes.offset)))
+        if digest is None or digest[0] != _digest(codes):
             return False
         _WHOLE[path] = state
     return True

@@ -51,7 +51,8 @@ class SemanticsConfig:
     smoothing: Count = 10
     """Lifting: times that CLIP features are averaged over touching Gaussians of much the same colour; 0: never."""
     lift_memory: Positive = 2.0
-    """Gigabytes that lifted features may take; above, they are projected to fewer dimensions."""
+    """Gigabytes that lifting may hold beside the scene and the field; features are projected to as few dimensions as that takes,
+    32 at least."""
     warm_steps: Count = 500
     """warm: steps on lifted features, without rendering."""
     warm_batch: Some = 8192

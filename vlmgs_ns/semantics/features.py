@@ -16,8 +16,9 @@ from vlmgs_ns.semantics.hybrid import hybrid_map, largest_tile
 from vlmgs_ns.system.errors import InputError
 from vlmgs_ns.system.progress import Report
 
-EDITION = 1
-"""Part of every key: to be raised with a change to `hybrid_map` or an encoder's `embed`, which makes older maps wrong."""
+EDITION = 2
+"""Part of every key: to be raised with a change to `hybrid_map`, an encoder's `embed` or how maps are kept: older ones are wrong
+then."""
 
 
 class Photos(Protocol):
@@ -34,7 +35,7 @@ class PhotoMaps:
     """The maps of one photo. Cells are equal and cover the photo."""
 
     clip: Map
-    """[h, w, D], unit vectors but for the rounding to half precision."""
+    """[h, w, D], unit vectors but for the rounding to 8 bits."""
     dino: Map | None
     """[h', w', D'], or None without a dense encoder."""
 

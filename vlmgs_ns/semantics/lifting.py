@@ -7,6 +7,7 @@ million Gaussians hold 64 numbers each instead of 512. `fit_field` then teaches 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from vlmgs_ns.semantics.losses import LossWeights, huber, mse
 from vlmgs_ns.system.progress import Report
 
 CHANNELS = 64
-"""Channels lifted at once. The rasteriser's adjoint holds one row of them for every splat of every tile."""
+"""Channels lifted at once, at most."""
 NEAR = 0.05
 """Views closer than this to the running direction (distance of unit vectors) all weigh the same."""
 
@@ -105,6 +106,7 @@ def lift_features(
     projection: Projection | None = None,
     gate: float = 0.0,
     robust_passes: int = 0,
+    scratch: float = math.inf,
     progress: Report | None = None,
 ) -> Lifted:
     """Return the weighted mean of the features of all pixels that show a Gaussian.
@@ -116,6 +118,7 @@ def lift_features(
             shows. It leaves out views in which the Gaussian is nearly hidden, far, or at the border. Costs one pass more.
         robust_passes: so many times the mean is taken again, with every view's share divided by its distance from the running
             direction (Weiszfeld's steps to the median of directions): views that disagree lose their weight.
+        scratch: bytes for the channels that are lifted at once, one of them at least.
         progress: called with the views done, over all passes.
 
     Returns:
@@ -141,9 +144,9 @@ def lift_features(
         for view in counted():
             mass = _mass(view)
             best = mass if best is None else torch.maximum(best, _alike(mass, best))
-    lifted = _mean(counted(), projection, gate, best, None)
+    lifted = _mean(counted(), projection, gate, best, None, scratch)
     for _ in range(robust_passes):
-        again = _mean(counted(), projection, gate, best, F.normalize(lifted.features, dim=-1))
+        again = _mean(counted(), projection, gate, best, F.normalize(lifted.features, dim=-1), scratch)
         lifted = Lifted(again.features, lifted.mass, lifted.seen, projection)
     return lifted
 
@@ -217,6 +220,7 @@ def _mean(
     gate: float,
     best: Tensor | None,  # [N] greatest mass in a view
     running: Tensor | None,  # [N, D] unit vectors
+    scratch: float,
 ) -> Lifted:
     """One pass; views weigh what they show, and with `running` the less the farther they are from it."""
     sums = total = None
@@ -232,10 +236,10 @@ def _mean(
         _alike(mass, total)
         shares = mass[ids]
         if running is None:
-            for begin, part in _lifted_parts(view, features):
+            for begin, part in _lifted_parts(view, features, scratch):
                 sums[:, begin : begin + part.shape[1]].index_add_(0, ids, part[ids])
         else:
-            means = torch.cat([part[ids] for _, part in _lifted_parts(view, features)], dim=1) / shares[:, None]
+            means = torch.cat([part[ids] for _, part in _lifted_parts(view, features, scratch)], dim=1) / shares[:, None]
             apart = (F.normalize(means, dim=-1) - running[ids]).norm(dim=-1)
             shares = shares / apart.clamp_min(NEAR)
             sums.index_add_(0, ids, means * shares[:, None])
@@ -258,11 +262,15 @@ def _mass(view: FeatureView) -> Tensor:
 def _lifted_parts(
     view: FeatureView,
     features: Tensor,  # [h, w, D]
+    scratch: float,
 ) -> Iterable[tuple[int, Tensor]]:
     """Yield the first channel and Σ w f [N, channels] of a few channels at a time."""
     size = view.info["height"], view.info["width"]
-    for begin in range(0, features.shape[-1], CHANNELS):
-        part = features[..., begin : begin + CHANNELS].float()
+    # The adjoint holds a row for every splat of every tile; the sums and a copy of them, and the map, are held as well.
+    rows = len(view.info["flatten_ids"]) + 2 * view.info["depths"].shape[1] + 3 * size[0] * size[1]
+    channels = int(max(1, min(CHANNELS, scratch / (4 * rows))))
+    for begin in range(0, features.shape[-1], channels):
+        part = features[..., begin : begin + channels].float()
         if not torch.isfinite(part).all():
             raise ValueError("a feature map has values that are NaN or infinite: it would spoil every Gaussian that it shows")
         if part.shape[:2] != size:

@@ -26,7 +26,7 @@ from vlmgs_ns.system.errors import InputError
 
 CODES_KEPT = 1 << 30
 """Bytes up to which the Gaussians' codes are kept between queries."""
-SAMPLE = 1 << 16
+SAMPLE = 1 << 14
 """Gaussians from which the basis of colours is made."""
 
 
@@ -114,7 +114,9 @@ class SceneSemantics(nn.Module):
 
     def keep_lifted(self, lifted: Lifted) -> None:
         """Take over lifted features, as unit vectors, 0 where a Gaussian was not seen."""
-        self.features = nn.functional.normalize(lifted.features, dim=-1).half()
+        self.features = lifted.features.new_empty(lifted.features.shape, dtype=torch.half)
+        for kept, part in zip(self.features.split(CHUNK), lifted.features.split(CHUNK), strict=True):
+            kept.copy_(nn.functional.normalize(part, dim=-1))
         if lifted.projection is not None:
             self.axes = lifted.projection.axes.to(self.features.device)
         self._codes = None
@@ -230,10 +232,11 @@ class SceneSemantics(nn.Module):
 
     def scores(
         self,
-        means: Tensor,  # [N, 3] world
+        means: Tensor,  # [N, 3] world, of all Gaussians
         texts: Tensor,  # [T, D]
-    ) -> Tensor:
-        """Return ⟨CLIP feature, text⟩ of all Gaussians. [N, T].
+        ids: Tensor | None = None,  # [M]
+    ) -> Tensor:  # [N, T], or [M, T]
+        """Return ⟨CLIP feature, text⟩ of all Gaussians, or of some.
 
         Raises:
             InputError: the Gaussians are not those that features were lifted for.
@@ -245,11 +248,13 @@ class SceneSemantics(nn.Module):
                     "train the semantic stage again (--max-num-iterations 0)"
                 )
             weights = texts.T if self.axes.numel() == 0 else self.axes @ texts.T
-            return torch.cat([part.float() @ weights for part in self.features.split(CHUNK)])
+            features = self.features if ids is None else self.features[ids]
+            return torch.cat([part.float() @ weights for part in features.split(CHUNK)])
         codes = self._kept_codes(means)
         if codes is None:
+            means = means if ids is None else means[ids]
             return torch.cat([self.field.scores(self.field.clip_codes(part), texts) for part in means.split(CHUNK)])
-        return self.field.scores(codes, texts)
+        return self.field.scores(codes if ids is None else codes[ids], texts)
 
     @torch.no_grad()
     def prepare(

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from vlmgs_ns.rasterize import rasterization
@@ -47,6 +48,10 @@ VIEWS_KEPT = 1 << 30
 """Bytes up to which views of rendered steps are kept; others are made again for each step."""
 LEAST_DIMS = 32
 """Least number of dimensions that lifted features are projected to."""
+SCRATCH = 0.25
+"""Share of `lift_memory` for the channels that are lifted, or smoothed, at once."""
+BESIDE = 500
+"""Bytes a Gaussian that lifting holds beside features: a rasterised view, which others each Gaussian touches."""
 EDGE = 0.05
 """Distance of two Gaussians' colours, in RGB from 0 to 1, at which their features begin to keep apart."""
 
@@ -197,34 +202,49 @@ class Stage:
             return feature_maps(self.views, self.encoders.clip, dino, self.cache, report)
 
     def _lift(self, kind: str, maps: FeatureMaps, stop: Callable[[], bool]) -> Lifted:
-        """Lift CLIP or DINO features to all Gaussians, projected where they would exceed `lift_memory`; CLIP's are smoothed."""
+        """Lift CLIP or DINO features to all Gaussians, projected where `lift_memory` asks for it; CLIP's are smoothed."""
         config = self.config
+        # It takes memory to make, and little to keep.
+        smoothing = self._smoothing(stop) if kind == "clip" and config.smoothing else None
         channels = (self.encoders.clip if kind == "clip" else self.encoders.dino).dimension
-        affordable = int(config.lift_memory * 1e9 / (4 * len(self.splats)))
-        projection = None
+        affordable, projection = self._affordable_dims(), None
         if affordable < channels:
             dims = min(channels, max(LEAST_DIMS, affordable))
             projection = Projection.fit((_map(maps, kind, index) for index in range(len(maps))), dims)
         passes = 1 + (config.gate > 0) + config.robust_passes
+        scratch = SCRATCH * config.lift_memory * 1e9
         with self._part(f"Lifting {kind.upper()} features", passes * len(self.views), stop) as report:
             lifted = lift_features(
-                lambda: self._feature_views(lambda index: _map(maps, kind, index)),
-                projection=projection, gate=config.gate, robust_passes=config.robust_passes, progress=report,
+                lambda: self._feature_views(lambda index: _map(maps, kind, index)), projection=projection, gate=config.gate,
+                robust_passes=config.robust_passes, scratch=scratch, progress=report,
             )  # fmt: skip
         if not bool(lifted.seen.any()):
             raise InputError(
                 f"none of {len(self.splats)} Gaussians is in any of {len(self.views)} photos: do they belong to them, and "
                 "are they in their coordinates? (--load-ply-frame)"
             )
-        return self._smooth(lifted, stop) if kind == "clip" and config.smoothing else lifted
+        if smoothing is not None:
+            for part in lifted.features.split(max(1, int(scratch / (12 * len(self.splats)))), dim=1):
+                mean = part.cpu().numpy()
+                for _ in range(config.smoothing):
+                    mean = smoothing @ mean
+                part.copy_(torch.from_numpy(mean)).mul_(lifted.seen[:, None])
+        return lifted
 
-    def _smooth(self, lifted: Lifted, stop: Callable[[], bool]) -> Lifted:
-        """Average features over touching Gaussians of one colour: tiles blur what a map says of a place, and photos do not."""
+    def _affordable_dims(self) -> int:
+        """Return the dimensions of lifted features that fit into `lift_memory`."""
+        config = self.config
+        # Lifted ones are kept in half precision at last; CLIP's wait for DINO's to be fitted along.
+        bytes_a_dim = 6 if config.mode == "lift" else 8
+        if config.robust_passes:
+            bytes_a_dim += 24
+        return int((config.lift_memory * 1e9 * (1 - SCRATCH) / len(self.splats) - BESIDE) / bytes_a_dim)
+
+    def _smoothing(self, stop: Callable[[], bool]) -> csr_matrix:  # [N, N]
+        """Return means over touching Gaussians of one colour: tiles blur what a map says of a place, and photos do not."""
         with self._part("Lifting colours", len(self.views), stop) as report:
             colors = lift_features(lambda: self._feature_views(self._photo), progress=report)
-        weights = self.splats.opacities * lifted.seen
-        features = Neighbours(self.splats).smoothed(lifted.features, weights, colors.features, EDGE, self.config.smoothing)
-        return replace(lifted, features=features.to(lifted.features) * lifted.seen[:, None])
+        return Neighbours(self.splats).bilateral(self.splats.opacities * colors.seen, colors.features, EDGE)
 
     def _feature_views(self, feature_map: Callable[[int], Tensor]) -> Iterator[FeatureView]:
         ones = self.splats.means.new_ones(len(self.splats), 1)
@@ -335,4 +355,4 @@ def digest(splats: Splats) -> str:
 
 
 def _map(maps: FeatureMaps, kind: str, index: int) -> Tensor:  # [h, w, D] float32
-    return torch.tensor(getattr(maps[index], kind)).float()
+    return torch.as_tensor(getattr(maps[index], kind)).float()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmgs_ns.system.errors import InputError
+from vlmgs_ns.system.folders import check_folder
 
 if TYPE_CHECKING:
     from vlmgs_ns.toy.scene import SceneSummary
@@ -43,6 +44,7 @@ def make_scene(
     from vlmgs_ns.system.progress import bar
     from vlmgs_ns.toy.scene import write_scene
 
+    check_folder(out)
     if not overwrite and out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out} exists and is not empty; choose another folder, or replace a scene with --overwrite")
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import viser
 from nerfstudio.cameras.cameras import Cameras
@@ -14,6 +13,7 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 from torch import Tensor
 
 from vlmgs_ns.semantics.blend import blend
+from vlmgs_ns.system.spacing import evenly_spaced
 from vlmgs_ns.viewer.scene import ShownScene
 from vlmgs_ns.words.box import oriented_box
 from vlmgs_ns.words.question import share_in_picture
@@ -68,7 +68,7 @@ class Lookout:
         box = oriented_box(splats[mask])
         centre, radius = box.centre.cpu(), float(box.size.norm()) / 2
         photos = self._photos()
-        numbers = np.linspace(0, len(photos) - 1, min(len(photos), MOST_PHOTOS)).round().astype(int).tolist()
+        numbers = evenly_spaced(len(photos), MOST_PHOTOS)
         best = max(numbers, key=lambda number: self._shown(mask, photos[number : number + 1]))
         camera = photos[best : best + 1]
         apart = camera.camera_to_worlds[0, :, 3] - centre

@@ -41,7 +41,6 @@ class Click(NamedTuple):
     """A click that can be widened: what it showed, and what it was to change."""
 
     weights: Tensor  # [N]
-    unlike: Tensor  # [N]
     before: Tensor  # [N] bool, selected
     how: How
 
@@ -132,13 +131,12 @@ class Session:
         visible = ~self.selection.hidden
         weights = torch.zeros(len(visible))
         weights[visible] = under(self._scene.splats()[visible.to(self._scene.splats().means.device)], camera, x, y)
-        looks = self._like()
-        self._click = Click(weights, looks.unlike(weights), self.selection.mask, how)
+        self._click = Click(weights, self.selection.mask, how)
         said = self.widen(width)
         semantics = self._scene.semantics
         if not names or semantics is None or not semantics.complete:
             return said
-        thing = looks.thing(weights, self._click.unlike, width)
+        thing = self._like().thing(weights, width)
         best = best_name(semantics, self._scene.splats(), thing, list(names))
         return said if best is None else f"{said} Most like “{best[0]}”, relevancy {best[1]:.2f}."
 
@@ -146,7 +144,7 @@ class Session:
         """Take the last click's thing more or less widely, in place of what it selected; say nothing where there is none."""
         if self._click is None:
             return ""
-        thing = self._like().thing(self._click.weights, self._click.unlike, width)
+        thing = self._like().thing(self._click.weights, width)
         return self._change(thing, self._click.before, self._click.how)
 
     @torch.no_grad()

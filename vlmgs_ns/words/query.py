@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from vlmgs_ns.system.errors import InputError
 
@@ -20,6 +20,10 @@ MOST_PHRASES = 32
 """In one query; each is a channel of every render."""
 LONGEST_PHRASE = 300
 """Characters. CLIP reads 77 tokens and drops the rest; no phrase for an object comes near either."""
+
+
+Parts = Literal["clearest", "all"]
+"""Of what a phrase selects: the connected part that photos show most clearly, or all of it."""
 
 
 class Fields(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -25,7 +25,7 @@ from vlmgs_ns.splats.shape import mass
 from vlmgs_ns.words.clean import LEAST_OPACITY, LEAST_SHARE
 from vlmgs_ns.words.find import Found, find
 from vlmgs_ns.words.place import Place, places
-from vlmgs_ns.words.query import Query
+from vlmgs_ns.words.query import Parts, Query
 from vlmgs_ns.words.sighting import LEAST_ALPHA, Floats, Sighting, sight
 
 MOST_VIEWS, SIDE = 12, 128
@@ -110,11 +110,22 @@ class Question:
     def in_masks(self, threshold: float) -> Tensor:  # [N, P] in [0, 1], on the CPU
         """Return the share of what each Gaussian shows in training views that lies in each phrase's masks; 1 where it shows
         nothing."""
-        count = len(self.query.phrases)
-        total = torch.zeros(len(self.splats), count + 1)
+        shown = self._shown(threshold)
+        return torch.where(shown[:, -1:] > 0, shown[:, :-1] / shown[:, -1:], 1.0)
+
+    def clearest(self, found: Found) -> Found:
+        """Leave of what each phrase selects the part that training views show most clearly."""
+        shown = self._shown(self.query.threshold)[:, :-1]
+        left = places(found, self.splats, self.neighbours, self.query.threshold, shown)
+        masks = torch.stack([place.mask for place in left], dim=1)
+        return replace(found, masks=masks, apart=found.apart + int((found.masks & ~masks).sum()))
+
+    def _shown(self, threshold: float) -> Tensor:  # [N, P + 1] on the CPU
+        """Return what each Gaussian shows in training views, as of `trace`."""
+        shown = torch.zeros(len(self.splats), len(self.query.phrases) + 1)
         for view in self.views:
-            total += self.trace(view.within(SIDE), threshold, min_radius=0.0)[1]
-        return torch.where(total[:, count:] > 0, total[:, :count] / total[:, count:], 1.0)
+            shown += self.trace(view.within(SIDE), threshold, min_radius=0.0)[1]
+        return shown
 
     @torch.no_grad()
     def look(self, camera: Pinhole) -> Look:
@@ -214,10 +225,10 @@ class Survey:
         self._shown += shown[:, :-1]
         return look
 
-    def places(self) -> list[Place]:
+    def places(self, parts: Parts = "clearest") -> list[Place]:
         """Return the place of each phrase, by the views looked from."""
         question = self.question
-        return places(question.select(), question.splats, question.neighbours, question.query.threshold, self._shown)
+        return places(question.select(), question.splats, question.neighbours, question.query.threshold, self._shown, parts)
 
     def clarity(self, found: list[Place]) -> list[list[float]]:
         """Return how clearly each view shows each phrase, by phrase and view; the view of the greatest clarity is the best.

@@ -10,8 +10,10 @@ it as what the pointer shows is from the mean, whatever the encoder.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -21,7 +23,7 @@ from vlmgs_ns.semantics.scene_semantics import SceneSemantics
 from vlmgs_ns.splats.camera import Pinhole
 from vlmgs_ns.splats.connect import Neighbours
 from vlmgs_ns.splats.gaussians import Splats
-from vlmgs_ns.splats.shape import mass
+from vlmgs_ns.splats.shape import EXTENT, mass
 from vlmgs_ns.system.errors import InputError
 
 WINDOW = 2
@@ -30,6 +32,8 @@ COLOUR, COLOUR_BESIDE_FEATURES, FEATURE = 0.2, 0.4, 0.4
 """Differences at which a Gaussian is no longer like the thing: in colour, without features and with, and in features."""
 AVERAGED = 3
 """Times that colours are averaged with those of touching Gaussians."""
+REGION = 1 << 13
+"""Gaussians that a click looks at first."""
 LEAST_IN_BOX = 0.5
 """Share of what a Gaussian shows in the picture that lies in a box, from which the box selects it."""
 LEAST_SEEN = 0.1
@@ -82,8 +86,20 @@ def in_box(
     return mask
 
 
+class Region(NamedTuple):
+    """M Gaussians around what a pointer shows."""
+
+    ids: Tensor  # [M] increasing
+    neighbours: Neighbours
+    """Of these alone."""
+    tones: Tensor  # [M, 3]
+    unsure: Tensor  # [M] bool: with more of the scene their tones, or whom they touch, may be others
+
+
 class Looks:
-    """How alike the Gaussians of one scene look; it changes no more.
+    """How alike the Gaussians of one scene look.
+
+    A click looks at a region of the scene, and at more of it until what is left out cannot change the thing.
 
     Args:
         splats: all Gaussians of the scene.
@@ -93,46 +109,85 @@ class Looks:
     """
 
     def __init__(self, splats: Splats, colours: Tensor, neighbours: Neighbours, semantics: SceneSemantics | None = None) -> None:
-        self._splats, self._neighbours, self._semantics = splats, neighbours, semantics
+        self._splats, self._neighbours, self._semantics = splats.detached(), neighbours, semantics
         # Brightness; red against green; both against blue. The two latter are orthonormal, the first counts for less.
         axes = torch.tensor([[1 / 6, 1 / 6, 1 / 6], [0.5**0.5, -(0.5**0.5), 0], [6**-0.5, 6**-0.5, -2 * 6**-0.5]])
-        tones = colours.cpu().clamp(0, 1) @ axes.T.to(colours.dtype)
-        for _ in range(AVERAGED):
-            tones = neighbours.averaged(tones, splats.opacities).to(tones.dtype)
-        self._tones = tones
+        self._tones = colours.cpu().clamp(0, 1) @ axes.T.to(colours.dtype)
+        self._region: Region | None = None
 
     @torch.no_grad()
-    def unlike(
-        self,
-        weights: Tensor,  # [N] on the CPU, as of `under`
-    ) -> Tensor:  # [N]
-        """Return how much each Gaussian differs from what is shown with these weights; from 1 on it does not belong to it."""
-        share = weights / weights.sum()
-        colour = (self._tones - share @ self._tones).norm(dim=1)
-        if self._semantics is None:
-            return colour / COLOUR
-        ids = share.nonzero()[:, 0]
-        means, typical = self._splats.means, self._semantics.typical()
-        here = normalize(share[ids].to(means) @ self._semantics.clip(means, ids.to(means.device)), dim=0)
-        along = self._semantics.scores(means, (here - typical)[None]).cpu()
-        along = self._neighbours.averaged(along, self._splats.opacities)[:, 0].to(share)
-        feature = 1 - along / (share @ along).clamp_min(1e-6)
-        return ((colour / COLOUR_BESIDE_FEATURES) ** 2 + (feature.clamp_min(0) / FEATURE) ** 2).sqrt()
-
     def thing(
         self,
         weights: Tensor,  # [N] on the CPU, as of `under`
-        unlike: Tensor,  # [N] of these weights
         width: float = 1.0,
     ) -> Tensor:  # [N] bool, on the CPU
-        """Return the thing: what differs by less than `width`, in one part with most of what is shown."""
-        alike = unlike < width
-        shown_most = weights.argmax()
-        if not (alike & (weights > 0)).any():
-            alike[shown_most] = True
-        labels = self._neighbours.components(alike)
+        """Return the thing: what differs from what is shown by less than `width`, in one part with most of it."""
+        shown, mask = weights > 0, torch.zeros(len(weights), dtype=torch.bool)
+        region, away, count = self._region, None, REGION
+        while True:
+            # What was looked at last will do for a click beside the last one.
+            if region is not None and int(shown[region.ids].sum()) == int(shown.sum()):
+                found, sure = self._thing(region, weights[region.ids], width)
+                if sure:
+                    self._region = region
+                    mask[region.ids[found]] = True
+                    return mask
+            if away is None:
+                centres = self._splats.means.cpu().double()
+                away = torch.from_numpy(cKDTree(centres[shown]).query(centres)[0])
+            region = self._around(away, count)
+            count = 4 * count
+
+    def _around(
+        self,
+        away: Tensor,  # [N] distance from the nearest that is shown
+        count: int,
+    ) -> Region:
+        """Return so many Gaussians that reach nearest to what is shown; all, where that is more than half of them."""
+        extents = EXTENT * self._splats.scales.cpu().amax(dim=1)
+        radius = float((away - extents).kthvalue(count)[0]) if 2 * count < len(away) else math.inf
+        ids = (away - extents <= radius).nonzero()[:, 0]
+        neighbours, tones = self._neighbours.part(ids), self._tones[ids]
+        # Whatever touches the others is in the region.
+        unsure = (away + extents > radius)[ids]
+        for _ in range(AVERAGED):
+            tones = neighbours.averaged(tones, self._splats.opacities[ids]).to(tones.dtype)
+            unsure = neighbours.ring(unsure, torch.ones_like(unsure))
+        return Region(ids, neighbours, tones, unsure)
+
+    def _thing(
+        self,
+        region: Region,
+        weights: Tensor,  # [M]
+        width: float,
+    ) -> tuple[Tensor, bool]:
+        """Return the thing in a region [M] bool, and whether it is the same in the whole scene."""
+        alike = self._unlike(region, weights) < width
+        shown = weights > 0
+        if not (alike & shown).any():
+            alike[weights.argmax()] = True
+        labels = region.neighbours.components(alike)
         parts = torch.zeros(int(labels.max()) + 1).index_add_(0, labels[alike], weights[alike])
-        return labels == parts.argmax()
+        reached = shown | (alike & (parts > 0)[labels])
+        return labels == parts.argmax(), not bool((reached & region.unsure).any())
+
+    def _unlike(
+        self,
+        region: Region,
+        weights: Tensor,  # [M]
+    ) -> Tensor:  # [M]
+        """Return how much each Gaussian of a region differs from what is shown; from 1 on it does not belong to it."""
+        share = weights / weights.sum()
+        colour = (region.tones - share @ region.tones).norm(dim=1)
+        if self._semantics is None:
+            return colour / COLOUR
+        means, typical = self._splats.means, self._semantics.typical()
+        shown = share.nonzero()[:, 0]
+        here = normalize(share[shown].to(means) @ self._semantics.clip(means, region.ids[shown].to(means.device)), dim=0)
+        along = self._semantics.scores(means, (here - typical)[None], region.ids.to(means.device)).cpu()
+        along = region.neighbours.averaged(along, self._splats.opacities[region.ids])[:, 0].to(share)
+        feature = 1 - along / (share @ along).clamp_min(1e-6)
+        return ((colour / COLOUR_BESIDE_FEATURES) ** 2 + (feature.clamp_min(0) / FEATURE) ** 2).sqrt()
 
 
 @torch.no_grad()
