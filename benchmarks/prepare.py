@@ -1,9 +1,10 @@
 """How well `vlmgs prepare` finds cameras: embedded rooms with true poses, and captures with the poses that they came with.
 
-    python benchmarks/prepare.py --out prepared [--rooms 0 1 2] [--captures fox/ banana/] [--videos fox/]
+    python benchmarks/prepare.py --out prepared [--rooms 0 1 2] [--captures fox/ banana/] [--given fox/] [--videos fox/]
 
 Cameras are aligned by the similarity that fits their centres best. Errors are parts of the diagonal of the box of all true camera
-centres, and degrees. Photos alone are given to the command: EXIF as it is, poses removed. A video shows the
+centres, and degrees. Photos alone are given to the command: EXIF as it is, poses removed. Of those under --given, nothing
+is found: they are written with their own poses as the command writes scenes, to train on as on what it found. A video shows the
 first photos of a capture one after the other at 10 frames a second: each blurred, sharp, less blurred; every fourth three times.
 """
 
@@ -12,12 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import tempfile
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from vlmgs_ns.prepare.layout import stand_upright, write_scene
 from vlmgs_ns.prepare.photos import jpeg_names, photo_files
 from vlmgs_ns.prepare.run import prepare
 from vlmgs_ns.prepare.settings import Preparation
@@ -41,6 +44,26 @@ def true_poses(scene: Path) -> dict[str, np.ndarray]:  # stem -> [4, 4] camera t
         poses[Path(image.name).stem] = np.eye(4)
         poses[Path(image.name).stem][:3] = image.cam_from_world().inverse().matrix() @ np.diag([1, -1, -1, 1])
     return poses
+
+
+def write_given(scene: Path, out: Path) -> None:
+    """Write a capture with its own poses: those of COLMAP, or of one camera with the distortion of OpenCV."""
+    import pycolmap
+
+    if not (scene / "transforms.json").is_file():
+        model = pycolmap.Reconstruction(next(p.parent for p in sorted(scene.rglob("cameras.*"))))
+    else:
+        given, model = json.loads((scene / "transforms.json").read_text(encoding="utf-8")), pycolmap.Reconstruction()
+        lens = [given.get(name, 0.0) for name in ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")]
+        width, height = (int(given[name]) for name in "wh")
+        model.add_camera_with_trivial_rig(pycolmap.Camera(camera_id=1, model="OPENCV", width=width, height=height, params=lens))
+        for number, frame in enumerate(given["frames"], start=1):
+            pose = np.linalg.inv(np.array(frame["transform_matrix"]) @ np.diag([1, -1, -1, 1]))
+            image = pycolmap.Image(name=Path(frame["file_path"]).name, camera_id=1, image_id=number)
+            model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pose[:3]))
+    stand_upright(model)
+    with tempfile.TemporaryDirectory(dir=out.parent) as work:
+        write_scene(model, scene / "images", Path(work), out)
 
 
 def errors(found: list[np.ndarray], true: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -86,9 +109,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rooms", type=int, nargs="*", default=[])
     parser.add_argument("--captures", type=Path, nargs="*", default=[])
+    parser.add_argument("--given", type=Path, nargs="*", default=[])
     parser.add_argument("--videos", type=Path, nargs="*", default=[])
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    for scene in args.given:
+        write_given(scene, args.out / f"{scene.name}_given")
     rooms = [args.out / f"room{seed}" for seed in args.rooms]
     for seed, room in zip(args.rooms, rooms, strict=True):
         if not room.exists():

@@ -242,6 +242,18 @@ def test_a_page_of_what_is_found_alone(opened: OpenRun, tmp_path: Path, capsys: 
     assert 0 < said["gaussians"] <= 60 and f'"count": {said["gaussians"]}' in text and "<canvas" in text
 
 
+def test_a_page_of_what_no_photo_shows(opened: OpenRun, tmp_path: Path) -> None:
+    means = opened.model.gauss_params["means"]
+    before = means.data.clone()
+    means.data[list(PARTS["box"])] += 50.0
+    try:
+        with pytest.raises(InputError, match=r"shows any of the \d+ Gaussians selected, .*; select more, or take another format"):
+            Export(opened.folder, select=(("blue box",),), out=tmp_path, format="html").run()
+    finally:
+        means.data = before
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_photos_do_not_show_is_cropped(opened: OpenRun, tmp_path: Path) -> None:
     """Two far behind the walls among them."""
     means = opened.model.gauss_params["means"]
@@ -295,8 +307,11 @@ def test_as_web_viewers_take_it(opened: OpenRun, tmp_path: Path) -> None:
         ({"select": (("ball",),), "threshold": float("nan")}, "--threshold nan is out of range"),
         ({"select": (("ball",),), "least_opacity": -0.1}, r"--least-opacity -0\.1 is out of range"),
         ({"select": (("ball",),), "least_share": 2.0}, "--least-share 2 is out of range"),
-        ({"format": "html", "coordinates": "viewer"}, "--coordinates says nothing about a page"),
-        ({"format": "html", "features": True}, "--features says nothing about a page"),
+        (
+            {"format": "html", "coordinates": "viewer"},
+            "--coordinates viewer cannot be used with --format html: .*; leave --co",
+        ),
+        ({"format": "html", "features": True}, "--features cannot be used with --format html: .*; leave --features out"),
         ({}, "there is no run at"),
     ],
 )

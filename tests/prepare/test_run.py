@@ -15,7 +15,10 @@ import numpy.typing as npt
 import pytest
 
 from tests.prepare.corner import FOCAL, HEIGHT, WIDTH, cameras, write_photos
+from vlmgs_ns.commands.prepare import write_prepared_scene
+from vlmgs_ns.pages import prepared
 from vlmgs_ns.prepare import motion, run
+from vlmgs_ns.prepare.outcome import judge
 from vlmgs_ns.prepare.run import WORK, is_prepared, prepare
 from vlmgs_ns.prepare.settings import Preparation
 from vlmgs_ns.system.errors import InputError
@@ -36,8 +39,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scene(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Prepared by a run that was stopped as it began to place cameras, and by one that went on."""
+    """Prepared by two runs that were stopped, among features and as cameras were to be placed, and by one that went on."""
     out = tmp_path_factory.mktemp("prepared") / "scene"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pycolmap, "extract_features", _stop_after_one)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(photos, out, Preparation())
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(motion, "_place", _stop)
         with pytest.raises(KeyboardInterrupt):
@@ -48,6 +55,12 @@ def scene(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 
 
 def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _stop_after_one(*args: Any, image_names: list[str], extract: Any = pycolmap.extract_features, **options: Any) -> None:
+    """Seek the features of the first photo, as a kill leaves it."""
+    extract(*args, image_names=image_names[:1], **options)
     raise KeyboardInterrupt
 
 
@@ -70,7 +83,8 @@ def test_cameras_are_where_they_were(scene: Path) -> None:
     cosines = (np.einsum("ij,njk,nik->n", turn, found[:, :3, :3], true[:, :3, :3]) - 1) / 2
     assert np.degrees(np.arccos(np.clip(cosines, -1, 1))).max() < 1
     assert np.degrees(np.arccos(turn[2, 2])) < 3  # z is up
-    assert [frame["fl_x"] for frame in transforms(scene)["frames"]] == pytest.approx([FOCAL] * 7, rel=0.02)
+    lengths = [frame["fl_x"] for frame in transforms(scene)["frames"]]
+    assert lengths == pytest.approx([FOCAL] * 7, rel=0.02) and len(set(lengths)) == 1  # one camera
 
 
 def test_the_folder_is_what_nerfstudio_and_colmap_read(scene: Path) -> None:
@@ -96,6 +110,33 @@ def test_a_finished_scene_is_known_by_its_photos_and_settings(scene: Path, photo
     assert is_prepared(scene, photos, Preparation()) and not is_prepared(scene, photos, Preparation(seed=1))
     with pytest.raises(InputError, match="is not empty; choose a new folder"):
         prepare(photos, scene, Preparation())
+
+
+def test_a_run_that_is_stopped_before_its_page_is_not_finished(
+    scene: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pycolmap.Reconstruction(scene / "colmap" / "sparse" / "0")
+    monkeypatch.setattr(run, "reconstruct", lambda *_: motion.Motion([model], {}, False))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(prepared, "write_prepared", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_prepared_scene(photos, tmp_path / "out", Preparation())
+    assert not is_prepared(tmp_path / "out", photos, Preparation())
+    write_prepared_scene(photos, tmp_path / "out", Preparation())
+    assert is_prepared(tmp_path / "out", photos, Preparation()) and not (tmp_path / "out" / WORK).exists()
+    assert "<img" in (tmp_path / "out" / prepared.PAGE).read_text(encoding="utf-8")
+
+
+def test_groups_are_of_photos_that_are_not_in_the_scene(scene: Path) -> None:
+    """Two models of the same seven photos: the largest has all, and then lacks two."""
+    one, other = (pycolmap.Reconstruction(scene / "colmap" / "sparse" / "0") for _ in range(2))
+    found = motion.Motion([one, other], {image.name: motion.PhotoMatches(900, 300) for image in one.images.values()}, False)
+    assert not any("groups" in line for line in judge(found, {}).advice)
+    for image in list(one.images.values())[:2]:
+        one.deregister_frame(image.frame_id)
+    outcome = judge(found, {})
+    assert any("groups that do not fit together (5, 2 photos)" in line for line in outcome.advice)
+    assert len(outcome.left_out) == 2 and all("fits 6 other photos" in why for why in outcome.left_out.values())
 
 
 def test_too_few_photos_are_one_error(photos: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -62,6 +63,27 @@ def test_a_camera_that_stands_still_gives_one_frame(tmp_path: Path) -> None:
 def test_no_more_frames_than_three_a_second(tmp_path: Path) -> None:
     write_mp4(tmp_path / "v.mp4", [texture(k) for k in range(20)], 128, 96, 10)
     assert write_frames(tmp_path / "v.mp4", tmp_path, 100, 1000) == 6
+
+
+def test_a_phones_hdr_video_is_turned_upright_with_its_colours(tmp_path: Path) -> None:
+    """HLG in 10 bits, on its side with a note to turn it: quarters of four colours come out where and as they were."""
+    quarters = np.array([[[128, 128, 128], [170, 60, 50]], [[60, 140, 70], [50, 70, 160]]], np.uint8)
+    upright = quarters.repeat(64, 0).repeat(48, 1)
+    sideways = "format=gbrp,setparams=color_primaries=bt709:color_trc=iec61966-2-1:colorspace=gbr:range=pc,transpose=cclock"
+    hlg = "zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt2020:t=arib-std-b67:m=bt2020nc:r=tv:npl=203,format=yuv420p10le"
+    tags = "log-level=error:colorprim=bt2020:transfer=arib-std-b67:colormatrix=bt2020nc"
+    raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "96x128", "-r", "10", "-i", "-")
+    x265 = ("-vf", f"{sideways},{hlg}", "-c:v", "libx265", "-x265-params", tags)
+    ffmpeg(*raw, *x265, str(tmp_path / "flat.mp4"), content=upright.tobytes() * 10)
+    ffmpeg("-display_rotation:v:0", "-90", "-i", str(tmp_path / "flat.mp4"), "-c", "copy", str(tmp_path / "v.mp4"))
+    assert write_frames(tmp_path / "v.mp4", tmp_path, 1, 1000) == 1
+    (frame,) = written(tmp_path)
+    assert frame.shape == upright.shape
+    assert frame[32::64, 24::48].astype(int) == pytest.approx(quarters.astype(int), abs=25)
+
+
+def ffmpeg(*arguments: str, content: bytes | None = None) -> None:
+    subprocess.run([str(bundled_ffmpeg()), "-loglevel", "error", *arguments], input=content, check=True)
 
 
 def test_a_disk_without_room_is_an_error(tmp_path: Path) -> None:

@@ -116,9 +116,12 @@ class Export:
             raise InputError(
                 f"--format {self.format} needs gsply, which is not installed here: pip install gsply, or take another"
             )
-        for flag, given in (("--coordinates", self.coordinates != "run"), ("--features", self.features)):
+        for flag, given, why in (
+            (f"--coordinates {self.coordinates}", self.coordinates != "run", "a page has its own, with up at the top"),
+            ("--features", self.features, "a page has its Gaussians in an order of its own, which the features would not match"),
+        ):
             if given and self.format == "html":
-                raise InputError(f"{flag} says nothing about a page, which is upright by itself; leave it or --format html out")
+                raise InputError(f"{flag} cannot be used with --format html: {why}; leave {flag} out, or take another format")
         return query
 
     def _search(self, run: OpenRun, query: words.Query) -> Found | None:

@@ -37,15 +37,14 @@ class Prepare:
 
 def write_prepared_scene(source: Path, out: Path, settings: Preparation) -> None:
     """Write a scene and its page, and say what became of the photos."""
-    from vlmgs_ns.pages.prepared import write_prepared
+    from vlmgs_ns.pages.prepared import PAGE, write_prepared
     from vlmgs_ns.prepare.run import prepare
     from vlmgs_ns.system.progress import say
 
-    outcome = prepare(source, out, settings)
-    page = write_prepared(out, outcome)
+    outcome = prepare(source, out, settings, write_prepared)
     say(
         f"Wrote {out}: {outcome.placed} of {outcome.photos} photos with their cameras, and {outcome.points:,} points that "
-        f"are {outcome.reprojection_error:.2f} pixels off on average; {page} shows them from above"
+        f"are {outcome.reprojection_error:.2f} pixels off on average; {out / PAGE} shows them from above"
     )
     for name, why in outcome.left_out.items():
         say(f"Left out: {name} {why}", "yellow")

@@ -16,23 +16,22 @@ from vlmgs_ns.system.atomic import replacing
 if TYPE_CHECKING:
     import pycolmap
 
+PAGE = "prepare.html"
 SIZE = 900
 """Side of the plan in pixels."""
 SHOWN = 0.98
 """Part of the points that the plan shows; those farther out are left out."""
 
 
-def write_prepared(scene: Path, outcome: Outcome) -> Path:
-    """Write ``scene/prepare.html`` and return its path."""
+def write_prepared(scene: Path, outcome: Outcome) -> None:
+    """Write the page of a scene into its folder."""
     import pycolmap
 
-    page = scene / "prepare.html"
     text = render(
         "prepared.html", name=scene.name, outcome=outcome, plan=plan(pycolmap.Reconstruction(scene / "colmap" / "sparse" / "0"))
     )
-    with replacing(page) as partial:
+    with replacing(scene / PAGE) as partial:
         partial.write_text(text, encoding="utf-8")
-    return page
 
 
 def plan(model: pycolmap.Reconstruction) -> Picture:  # [SIZE, SIZE, 3]

@@ -107,9 +107,16 @@ def share_page(
     cameras = [model.pinhole(view.camera) for view in training]
     seen = visibility(model.splats(), cameras)
     every = model.gaussians()
-    kept = torch.nonzero(seen.photographed & every.drawn() & (True if among is None else among))[:, 0]
-    if len(kept) == 0:
+    shown = seen.photographed & every.drawn()
+    if not shown.any():
         raise InputError(f"the photos of {run.folder} see no Gaussian; train it for longer")
+    wanted = torch.ones_like(shown) if among is None else among
+    kept = torch.nonzero(shown & wanted)[:, 0]
+    if len(kept) == 0:
+        raise InputError(
+            f"no photo of {run.folder} shows any of the {int(wanted.sum()):,} Gaussians selected, and a page holds what photos "
+            "show; select more, or take another format"
+        )
 
     eyes, axes = torch.stack([_eye(camera) for camera in cameras]), torch.stack([one.viewmat[:3, :3].cpu() for one in cameras])
     middle = eyes.mean(dim=0)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vlmgs_ns.prepare.folds import FOLDED, contradicting
 from vlmgs_ns.prepare.motion import LEAST, Motion
 from vlmgs_ns.system.atomic import replacing
 from vlmgs_ns.system.errors import InputError
+
+if TYPE_CHECKING:
+    import pycolmap
 
 FEW_FEATURES = 200
 """Features below which a photo is blurred or plain."""
@@ -50,8 +55,9 @@ def judge(motion: Motion, unreadable: dict[str, str]) -> Outcome:
     total = len(motion.photos)
     placed = {image.name for image in motion.models[0].images.values() if image.has_pose} if motion.models else set()
     elsewhere = {image.name: k for k, model in enumerate(motion.models) for image in model.images.values() if image.has_pose}
+    missing = sorted(motion.photos.keys() - placed)
     left_out = {name: f"cannot be read: {why}" for name, why in unreadable.items()}
-    for name in sorted(motion.photos.keys() - placed):
+    for name in missing:
         left_out[name] = _why(motion, name, elsewhere)
     if len(placed) < LEAST:
         raise InputError(
@@ -60,6 +66,8 @@ def judge(motion: Motion, unreadable: dict[str, str]) -> Outcome:
         )
     model = motion.models[0]
     contradictions = contradicting(model)
+    # Photos of another group may have found their place in the largest one afterwards.
+    groups = Counter(elsewhere[name] for name in missing if name in elsewhere)
     return Outcome(
         photos=total,
         placed=len(placed),
@@ -68,7 +76,7 @@ def judge(motion: Motion, unreadable: dict[str, str]) -> Outcome:
         track_length=round(model.compute_mean_track_length(), 2),
         contradicting=round(contradictions, 3),
         left_out=left_out,
-        advice=tuple(_advice(motion, len(placed), total, contradictions > FOLDED)),
+        advice=tuple(_advice(model, len(placed), total, list(groups.values()), contradictions > FOLDED)),
     )
 
 
@@ -102,10 +110,16 @@ def _fix(motion: Motion) -> str:
     return "Take more photos, sharp and well lit, each showing two thirds of what the one before shows"
 
 
-def _advice(motion: Motion, placed: int, total: int, folded: bool) -> list[str]:
+def _advice(
+    model: pycolmap.Reconstruction,
+    placed: int,
+    total: int,
+    others: list[int],  # photos of each other group
+    folded: bool,
+) -> list[str]:
     advice = []
-    if len(motion.models) > 1:
-        sizes = ", ".join(f"{model.num_reg_images():,}" for model in motion.models)
+    if others:
+        sizes = ", ".join(f"{size:,}" for size in (placed, *sorted(others, reverse=True)))
         advice.append(
             f"The photos fall into groups that do not fit together ({sizes} photos); the scene is of the first. Photos on the "
             "way from one to the other would join them."
@@ -115,13 +129,13 @@ def _advice(motion: Motion, placed: int, total: int, folded: bool) -> list[str]:
             "The scene is folded: photos that stand side by side in it show different things. Two of its sides look alike and "
             "came out on top of each other. Photos on the way around, or things that are there once only, tell them apart."
         )
-    if placed < total and len(motion.models) == 1:
+    if placed < total and not others:
         advice.append(
             "Photos taken between those left out and their neighbours, sharing two thirds of the picture, would bring them in."
         )
-    error = motion.models[0].compute_mean_reprojection_error()
+    error = model.compute_mean_reprojection_error()
     if error > 1.5:
         advice.append(f"Points are {error:.1f} pixels off: something moved, or the zoom changed, between photos.")
-    if motion.models[0].compute_mean_track_length() < 3:
+    if model.compute_mean_track_length() < 3:
         advice.append("Most points are seen by two or three photos only: take more of them, from closer together.")
     return advice

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from vlmgs_ns.system.progress import bar
+
 if TYPE_CHECKING:
     import pycolmap
 
@@ -40,19 +42,22 @@ def refine(model: pycolmap.Reconstruction, database: Path, images: Path, work: P
     """
     import pycolmap
 
-    with pycolmap.Database.open(database) as found:
-        _verify(model, found)
     options = pycolmap.IncrementalPipelineOptions(num_threads=1, random_seed=0, min_num_matches=LEAST)
     options.mapper.random_seed = options.triangulation.random_seed = 0
-    work.mkdir(exist_ok=True)
-    model = pycolmap.triangulate_points(model, database, images, work, True, options, True)
     adjustment = pycolmap.BundleAdjustmentOptions(print_summary=False)
     adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     adjustment.ceres.loss_function_scale = ROBUST
     adjustment.ceres.solver_options.num_threads = 1  # sums in another order would give other digits
-    for _ in range(ROUNDS):
-        pycolmap.bundle_adjustment(model, adjustment)
-        pycolmap.ObservationManager(model).filter_all_points3D(REPROJECTION, ANGLE)
+    work.mkdir(exist_ok=True)
+    with bar("Refining cameras", 1 + ROUNDS) as report:
+        with pycolmap.Database.open(database) as found:
+            _verify(model, found)
+        model = pycolmap.triangulate_points(model, database, images, work, True, options, True)
+        for done in range(1, 1 + ROUNDS):
+            report(done)
+            pycolmap.bundle_adjustment(model, adjustment)
+            pycolmap.ObservationManager(model).filter_all_points3D(REPROJECTION, ANGLE)
+        report(1 + ROUNDS)
     model.normalize()  # photos leave the scale free, and the adjustment lets it drift
     return model
 

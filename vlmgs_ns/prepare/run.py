@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,10 +35,18 @@ MODEL_BYTES_PER_PHOTO = 500_000
 """What of it is written at the end, twice: 170 kB with 2,200 features."""
 
 
-def prepare(source: Path, out: Path, settings: Preparation) -> Outcome:
+def prepare(
+    source: Path, out: Path, settings: Preparation, write_page: Callable[[Path, Outcome], object] | None = None
+) -> Outcome:
     """Write the scene of a folder of photos, or of a video, to a folder.
 
     A run that was stopped goes on with the same command.
+
+    Args:
+        source: folder of photos, or a video.
+        out: folder to write.
+        settings: how.
+        write_page: given ``out`` and what became of the photos, writes what else belongs there; only then the run is finished.
 
     Returns:
         What became of the photos; it is also in ``out/prepare.json``.
@@ -82,6 +91,8 @@ def prepare(source: Path, out: Path, settings: Preparation) -> Outcome:
             "pycolmap.log there; the same command goes on"
         ) from None
     outcome.write(out / "prepare.json")
+    if write_page is not None:
+        write_page(out, outcome)
     os.replace(work / ABOUT, out / ABOUT)
     shutil.rmtree(work)
     return outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -99,6 +100,8 @@ def _open(video: Path, longest: int) -> tuple[float, int, Iterator[Frame]]:
         errors="replace",
         check=False,
     ).stderr
+    # It warns of every video that is turned or scaled.
+    logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)
     scale = f"scale='min(iw,{longest})':'min(ih,{longest})':force_original_aspect_ratio=decrease:force_divisible_by=2"
     filters = (_TONE_MAP if _HDR.search(told) else "") + scale
     try:
