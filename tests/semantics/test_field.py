@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vlmgs_ns.rasterize.threads import get_num_threads, set_num_threads
 from vlmgs_ns.semantics import field as module
 from vlmgs_ns.semantics.field import LITE, FieldConfig, Head, SemanticField, contract, hash_implementation
+from vlmgs_ns.semantics.hash_grid import HashGrids
 from vlmgs_ns.system.errors import InputError
 
 SMALL = replace(LITE, levels=3, log2_hashmap_size=8, clip_hidden=16, clip_dim=24, dino_hidden=12, dino_dim=10)
@@ -76,6 +78,27 @@ def test_both_grids_speak() -> None:
         field.grids[1].hash_table.zero_()
     after = field.hash_features(points(50))
     assert torch.equal(after[:, :half], before[:, :half]) and (after[:, half:] == 0).all() and before[:, half:].abs().sum() > 0
+
+
+def test_grids_read_as_nerfstudio_reads_them_and_learn_as_much() -> None:
+    """nerfstudio's torch code is the slow twin. Some places lie on the corners of cells, and of the cube."""
+    field, threads = lively(), get_num_threads()
+    inside = torch.rand(300, 3, generator=torch.Generator().manual_seed(3))
+    places = torch.cat([inside, (inside[:50] * 16).round() / 16, torch.tensor([[0.0, 0, 0], [1, 1, 1], [0, 1, 0.5]])])
+    tables = [grid.hash_table for grid in field.grids]
+    scalings = torch.stack([grid.scalings for grid in field.grids])
+    twin = torch.cat([grid(places) for grid in field.grids], dim=-1)
+    pull = torch.randn(twin.shape, generator=torch.Generator().manual_seed(4))
+    expected = torch.autograd.grad((twin * pull).sum(), tables)
+    results = []
+    for count in (1, 3):
+        set_num_threads(count)
+        found = HashGrids.apply(places, scalings, *tables)
+        results.append([found, *torch.autograd.grad((found * pull).sum(), tables)])
+    set_num_threads(threads)
+    for one, again, other in zip(*results, [twin, *expected], strict=True):
+        assert torch.equal(one, again), "not of how many threads there are"
+        assert torch.allclose(one, other, atol=1e-5 * other.abs().max().item()) and other.abs().sum() > 0
 
 
 def test_centre_and_scale_move_the_scene_into_the_field() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from vlmgs_ns.rasterize import rasterization
@@ -127,7 +128,7 @@ class CellView:
     """A view of frozen Gaussians as a matrix from features to means over a grid's cells, to render it many times on the CPU."""
 
     ids: Tensor  # [M] int64, ascending: the Gaussians that reach a pixel
-    weights: Tensor  # [h·w, M] sparse
+    weights: csr_matrix  # [h·w, M]
     grid: tuple[int, int]
 
     @classmethod
@@ -136,20 +137,18 @@ class CellView:
         opaque = torch.nonzero(splats.opacities > MIN_OPACITY)[:, 0]
         kept = splats[opaque].detached()
         if len(kept) == 0:
-            nothing = opaque.new_empty(2, 0), kept.means.new_empty(0)
-            return cls(opaque, torch.sparse_coo_tensor(*nothing, (grid[0] * grid[1], 0)).coalesce(), grid)
+            return cls(opaque, csr_matrix((grid[0] * grid[1], 0), dtype="float32"), grid)
         _, _, info = _rasterize(kept, camera, kept.means.new_ones(len(kept), 1), MIN_RADIUS)
         weights = cell_weights(info, grid)
         ids, columns = weights.indices()[1].unique(return_inverse=True)
-        places = torch.stack([weights.indices()[0], columns])
-        # Renumbering keeps the order of the columns, and therefore of the entries.
-        shrunk = torch.sparse_coo_tensor(places, weights.values(), (len(weights), len(ids)), is_coalesced=True)
-        return cls(opaque[ids], shrunk, grid)
+        places = weights.indices()[0].numpy(), columns.numpy()
+        return cls(opaque[ids], csr_matrix((weights.values().numpy(), places), (len(weights), len(ids))), grid)
 
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return sum(values.nbytes for values in (self.ids, self.weights.indices(), self.weights.values()))
+        weights = self.weights
+        return self.ids.nbytes + weights.data.nbytes + weights.indices.nbytes + weights.indptr.nbytes
 
     def maps(
         self,
@@ -157,8 +156,28 @@ class CellView:
         means: Tensor,  # [N, 3] world, of all Gaussians
     ) -> tuple[Tensor, Tensor]:
         """Return what `blend_field` returns."""
-        codes = torch.sparse.mm(self.weights, field.codes(means[self.ids]))
+        codes: Tensor = SparseProduct.apply(self.weights, field.codes(means[self.ids]))
         return field.decode(codes.unflatten(0, self.grid))
+
+
+class SparseProduct(torch.autograd.Function):
+    """A constant sparse matrix times a dense one on the CPU: torch takes three times as long, and sorts at each backward step."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        weights: csr_matrix,  # [C, M]
+        features: Tensor,  # [M, D]
+    ) -> Tensor:  # [C, D]
+        ctx.weights = weights
+        return torch.from_numpy(weights @ features.detach().numpy())
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any,
+        v_sums: Tensor,  # [C, D]
+    ) -> tuple[Tensor | None, ...]:
+        return None, torch.from_numpy(ctx.weights.T @ v_sums.numpy())
 
 
 class FrozenBlend(torch.autograd.Function):

@@ -172,7 +172,15 @@ class SemanticField(nn.Module):
     ) -> Tensor:
         """Return both grids' features, coarse first. [N, 2 · levels · features_per_level]."""
         places = contract((means.detach() - self.centre) / self.scale)
-        return torch.cat([grid(places).float() for grid in self.grids], dim=-1)
+        if places.is_cuda:
+            return torch.cat([grid(places).float() for grid in self.grids], dim=-1)
+        from vlmgs_ns.rasterize.jit import announce_compilation  # brings numba
+
+        with announce_compilation():
+            from vlmgs_ns.semantics.hash_grid import HashGrids
+        scalings = torch.stack([grid.scalings for grid in self.grids])
+        features: Tensor = HashGrids.apply(places, scalings, *[grid.hash_table for grid in self.grids])
+        return features
 
     def clip(
         self,
