@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 SMALL = ("--views", "16", "--held-out", "4", "--width", "160", "--height", "120")
-"""Of an embedded room: `vlmgs scene`."""
+"""Options of `vlmgs scene` for a small room."""
 ROOT = Path(__file__).resolve().parents[1]
 
 

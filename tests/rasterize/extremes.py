@@ -43,7 +43,7 @@ def difference(seed: int) -> float:
     (image.sum() + alphas.sum()).backward()
     if not all(bool(torch.isfinite(values).all()) for values in (image, alphas, *(t.grad for t in tensors[:6]))):
         return float("inf")
-    scene = extreme_scene(seed, 4)  # the twin counts radii in 32 bits, which more would overflow
+    scene = extreme_scene(seed, 5)
     with torch.no_grad():
         image, alphas, _ = rasterization(*scene.tensors(), WIDTH, HEIGHT)
         twin = twin_rasterization(*scene.tensors(torch.float64), WIDTH, HEIGHT)

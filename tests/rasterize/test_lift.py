@@ -11,7 +11,7 @@ from vlmgs_ns.rasterize import rasterization
 from vlmgs_ns.rasterize.lift import contribution_counts, lift, tile_bands
 
 
-@pytest.mark.parametrize(("channels", "cameras", "opacity"), [(1, 1, 0.9), (5, 2, 0.9), (3, 1, 1.0)])
+@pytest.mark.parametrize(("channels", "cameras", "opacity"), [(1, 1, 0.9), (5, 2, 0.9), (8, 1, 0.9), (3, 1, 1.0)])
 def test_lift_is_the_adjoint_of_rendering(channels: int, cameras: int, opacity: float) -> None:
     """⟨render(F), G⟩ = ⟨F, lift(G)⟩ for any F per Gaussian and any G per pixel."""
     scene = random_scene(1, 500, 80, 50, cameras=cameras, opacity=opacity, size=0.3, colors=channels)

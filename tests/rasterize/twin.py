@@ -50,6 +50,7 @@ def twin_rasterization(
         means, covars, viewmats, Ks, width, height, eps2d=eps2d, near_plane=near_plane,
         calc_compensations=rasterize_mode == "antialiased",
     )  # fmt: skip
+    radii = torch.where(radii < 0, torch.iinfo(radii.dtype).max, radii)  # gsplat's own cast to 32 bits overflows
     opacity = opacities.expand(C, N)
     if compensations is not None:
         opacity = opacity * compensations
